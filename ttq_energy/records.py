@@ -1,0 +1,161 @@
+"""Frozen dataclasses read strictly from mappings: unknown keys, types and ranges are checked.
+
+A field's rules stand in its metadata: ``setting(default, low=..., high=..., choices=...)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from ttq_energy.errors import InputError, unknown_name
+from ttq_energy.strict_yaml import Document, KeyPath
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: Sequence[str] | None = None,
+    factory: Any = dataclasses.MISSING,
+) -> Any:
+    """A dataclass field with rules: low <= value <= high, value > above, value in choices.
+
+    For a sequence the rules hold for each item.
+    """
+    rules = {"low": low, "high": high, "above": above, "choices": choices}
+    if factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=factory, metadata=rules)
+    return dataclasses.field(default=default, metadata=rules)
+
+
+def read_record(cls: type[T], data: Any, document: Document, path: KeyPath = ()) -> T:
+    """Build the dataclass ``cls`` from a mapping.
+
+    Args:
+        cls: a frozen dataclass; nested dataclasses, tuples and ``X | None`` are followed.
+        data: the mapping.
+        document: where it came from, for messages.
+        path: the keys that lead to ``data``.
+
+    Raises:
+        InputError: an unknown or missing key, a wrong type, a value out of range.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"{document.where(path)}: expected a mapping of keys, got {_show(data)}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in data:
+        if key not in fields:
+            raise unknown_name("key", key, fields, document.where((*path, key)))
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        here = (*path, name)
+        if name in data:
+            values[name] = _value(hints[name], data[name], document, here, field.metadata)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{document.where(path)}: the key '{name}' is missing")
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise InputError(f"{document.where(path)}: {error}") from None
+
+
+def _value(
+    hint: Any, data: Any, document: Document, path: KeyPath, rules: Mapping[str, Any]
+) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return data
+    if origin in (types.UnionType, typing.Union):
+        if data is None and type(None) in arguments:
+            return None
+        options = [a for a in arguments if a is not type(None)]
+        if len(options) == 1:
+            return _value(options[0], data, document, path, rules)
+        failure: InputError | None = None
+        for option in options:
+            try:
+                return _value(option, data, document, path, rules)
+            except InputError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
+    if dataclasses.is_dataclass(hint):
+        return read_record(typing.cast(type, hint), data, document, path)
+    if origin is tuple:
+        if not isinstance(data, (list, tuple)):
+            raise InputError(f"{document.where(path)}: expected a list, got {_show(data)}")
+        return tuple(
+            _value(arguments[0], item, document, (*path, index), rules)
+            for index, item in enumerate(data)
+        )
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(data, Mapping):
+            raise InputError(f"{document.where(path)}: expected a mapping, got {_show(data)}")
+        return dict(data)
+    return _scalar(hint, data, document, path, rules)
+
+
+def _scalar(
+    hint: Any, data: Any, document: Document, path: KeyPath, rules: Mapping[str, Any]
+) -> Any:
+    where = document.where(path)
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        data = float(data)
+    if hint is int and isinstance(data, float) and data.is_integer():
+        data = int(data)
+    wrong_bool = isinstance(data, bool) and hint is not bool
+    if not isinstance(data, hint) or wrong_bool:
+        raise InputError(f"{where}: expected {_TYPE_NAMES.get(hint, hint)}, got {_show(data)}")
+    choices = rules.get("choices")
+    if choices is not None and data not in choices:
+        raise unknown_name("value", data, choices, where)
+    if isinstance(data, (int, float)) and not isinstance(data, bool):
+        _check_range(data, where, rules)
+    return data
+
+
+def _check_range(value: float, where: str, rules: Mapping[str, Any]) -> None:
+    low, high, above = rules.get("low"), rules.get("high"), rules.get("above")
+    inside = (
+        value == value
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+    )
+    if not inside:
+        wants = [
+            f"at least {low}" if low is not None else "",
+            f"above {above}" if above is not None else "",
+            f"at most {high}" if high is not None else "",
+        ]
+        raise InputError(
+            f"{where}: must be {' and '.join(w for w in wants if w) or 'a number'}, got {value}"
+        )
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _show(data: Any) -> str:
+    text = repr(data) if not isinstance(data, (Mapping, list)) else type(data).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as plain dicts and lists, ready for JSON or YAML."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value

@@ -1,0 +1,277 @@
+"""What to run: frozen dataclasses, read strictly from YAML. Units are SI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ttq_energy.errors import InputError
+from ttq_energy.files import profiles_folder
+from ttq_energy.records import read_record, setting, to_plain
+from ttq_energy.strict_yaml import Document, parse_yaml, read_yaml
+
+DEFAULT_VARIANTS = ("fp32", "int8", "ttq", "ttq-int8")
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set by name, with its own options (see ``ttq_energy.datasets``)."""
+
+    name: str
+    options: Mapping[str, Any] = setting(factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One network: built by name, trained on ``dataset``, or loaded from ``checkpoint``.
+
+    Attributes:
+        name: a registered name, ``timm:NAME``, ``torchvision:NAME``, ``hf:NAME`` or
+            ``package.module:function``.
+        label: what tables call it; the name if empty.
+        options: keyword arguments of its builder.
+        dataset: what it is trained and tested on; None profiles random inputs without training.
+        checkpoint: a full-precision ``.safetensors`` file to start from instead of training.
+    """
+
+    name: str
+    label: str = ""
+    options: Mapping[str, Any] = setting(factory=dict)
+    dataset: DatasetSpec | None = None
+    checkpoint: str | None = None
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+@dataclass(frozen=True)
+class FineTuneSpec:
+    """How a quantized variant is trained from the full-precision weights; None keeps the value.
+
+    ``epochs: 0`` quantizes without training.
+    """
+
+    epochs: int = setting(10, low=0)
+    learning_rate: float | None = setting(None, above=0.0)
+    weight_decay: float | None = setting(None, low=0.0)
+    schedule: str | None = setting(None, choices=("cosine", "step", "linear", "constant"))
+    milestones: tuple[int, ...] | None = setting(None, low=0)
+    warmup_epochs: int | None = setting(None, low=0)
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Optimizer, schedule and selection rule.
+
+    Attributes:
+        epochs: of full-precision training.
+        select: which epoch's weights and accuracy are reported: the last, or the best on the test
+            set (optimistic; the report says so).
+        scale_weight_decay: whether weight decay also acts on learned scales (Wp, Wn).
+        fine_tune: of each quantized variant, from the full-precision weights.
+    """
+
+    epochs: int = setting(20, low=0)
+    batch_size: int = setting(64, low=1)
+    optimizer: str = setting("sgd", choices=("sgd", "adam", "adamw"))
+    learning_rate: float = setting(0.1, above=0.0)
+    momentum: float = setting(0.9, low=0.0, high=1.0)
+    nesterov: bool = False
+    weight_decay: float = setting(1e-4, low=0.0)
+    scale_weight_decay: bool = False
+    schedule: str = setting("cosine", choices=("cosine", "step", "linear", "constant"))
+    milestones: tuple[int, ...] = setting((), low=0)
+    gamma: float = setting(0.1, above=0.0, high=1.0)
+    warmup_epochs: int = setting(0, low=0)
+    label_smoothing: float = setting(0.0, low=0.0, high=1.0)
+    gradient_clip: float | None = setting(None, above=0.0)
+    precision: str = setting("fp32", choices=("fp32", "bf16"))
+    compile: bool = False
+    select: str = setting("last", choices=("last", "best"))
+    fine_tune: FineTuneSpec = setting(factory=FineTuneSpec)
+
+
+@dataclass(frozen=True)
+class VariantSpec:
+    """One way to quantize and run a network.
+
+    Attributes:
+        name: a built-in variant (see ``ttq_energy.variants``), or any label when ``quantizer`` or
+            ``of`` is given.
+        quantizer: a quantizer configuration as a mapping with ``type`` (``{type: TTQ,
+            threshold: 0.1}``); None takes the built-in variant's.
+        activations: "fp32" or "int8"; None takes the built-in variant's.
+        of: runs the checkpoint of another variant (``ttq-int8`` runs that of ``ttq``).
+        start: "fp32" fine-tunes from the full-precision weights, "scratch" does not.
+        skip: layers kept in full precision; None is the default, first and last.
+    """
+
+    name: str
+    quantizer: Mapping[str, Any] | None = None
+    activations: str | None = setting(None, choices=("fp32", "int8", "bf16"))
+    of: str | None = None
+    start: str = setting("fp32", choices=("fp32", "scratch"))
+    skip: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class MeasurementSpec:
+    """The measuring protocol.
+
+    Attributes:
+        batch_sizes: examples in one inference call.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: CPU threads; None takes torch's number.
+        meters: names of meters; empty takes every usable one, or CodeCarbon's model where none is.
+        block_s: shortest block; it grows to 20 update periods of the slowest sensor.
+        idle_s: length of each idle window.
+        warmup_s: at most this long until a steady state.
+        min_rounds, max_rounds: interleaved rounds; each measures every variant once.
+        target_width: stop when every ratio's 95 % interval is narrower than this (high/low - 1).
+        budget_s: at most this long for one model and batch size.
+    """
+
+    batch_sizes: tuple[int, ...] = setting((1, 64), low=1)
+    device: str = "cpu"
+    threads: int | None = setting(None, low=1)
+    meters: tuple[str, ...] = ()
+    block_s: float = setting(0.5, above=0.0)
+    idle_s: float = setting(2.0, low=0.0)
+    warmup_s: float = setting(5.0, low=0.0)
+    min_rounds: int = setting(6, low=1)
+    max_rounds: int = setting(30, low=1)
+    target_width: float = setting(0.04, above=0.0)
+    budget_s: float = setting(120.0, above=0.0)
+
+    def __post_init__(self) -> None:
+        if not self.batch_sizes:
+            raise InputError("batch_sizes: expected at least one batch size")
+        if self.max_rounds < self.min_rounds:
+            raise InputError(
+                f"max_rounds: must be at least min_rounds ({self.min_rounds}), got {self.max_rounds}"
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that one run needs to know."""
+
+    name: str
+    models: tuple[ModelSpec, ...]
+    description: str = ""
+    seeds: tuple[int, ...] = setting((0,), low=0)
+    training: TrainingSpec | None = None
+    variants: tuple[VariantSpec, ...] = tuple(VariantSpec(name) for name in DEFAULT_VARIANTS)
+    measurement: MeasurementSpec | None = setting(factory=MeasurementSpec)
+    targets: tuple[str, ...] = ()
+    country: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("models", "variants", "seeds"):
+            if not getattr(self, key):
+                raise InputError(f"{key}: expected at least one")
+        _refuse_twice("variants", [v.name for v in self.variants])
+        _refuse_twice("models", [m.title for m in self.models])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; ``study_from_dict`` reads it back."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+
+def _refuse_twice(key: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{key}: '{name}' stands twice")
+
+
+def load_study(path: str | os.PathLike[str], overrides: Mapping[str, str] | None = None) -> Study:
+    """Read a study from a YAML file, or a shipped one by its bare name ("quickstart").
+
+    Args:
+        path: the file or shipped study.
+        overrides: ``KEY=VALUE`` settings of the command line: dotted keys, values in YAML.
+
+    Raises:
+        InputError: anything wrong in it, in one line.
+    """
+    text = os.fspath(path)
+    if os.sep not in text and not text.endswith((".yaml", ".yml")) and not os.path.exists(text):
+        folder = profiles_folder("studies")
+        shipped = sorted(file.stem for file in folder.glob("*.yaml"))
+        if text not in shipped:
+            from ttq_energy.errors import unknown_name
+
+            raise unknown_name("study", text, shipped)
+        text = str(folder / f"{text}.yaml")
+    document = read_yaml(text, "study")
+    for key, value in (overrides or {}).items():
+        _override(document.data, key, value)
+    return study_from_dict(document.data, document)
+
+
+def study_from_dict(data: Any, document: Document | None = None) -> Study:
+    """Build a study from plain data; ``document`` tells messages where it came from."""
+    source = document or Document("study", data)
+    return read_record(Study, _expand(data), source)
+
+
+def _expand(data: Any) -> Any:
+    """Names may stand where a mapping with only a name would: models, datasets and variants."""
+    if not isinstance(data, Mapping):
+        return data
+    result = dict(data)
+    for key in ("models", "variants"):
+        if isinstance(result.get(key), (list, tuple)):
+            result[key] = [_named(item) for item in result[key]]
+    if isinstance(result.get("models"), list):
+        result["models"] = [
+            {**model, "dataset": _named(model["dataset"])}
+            if isinstance(model, Mapping) and "dataset" in model
+            else model
+            for model in result["models"]
+        ]
+    return result
+
+
+def _named(item: Any) -> Any:
+    return {"name": item} if isinstance(item, str) else item
+
+
+def _override(data: Any, dotted: str, text: str) -> None:
+    where = f"--set {dotted}"
+    keys = dotted.split(".")
+    for index, key in enumerate(keys[:-1]):
+        if isinstance(data, list):
+            data = data[_list_index(key, data, where)]
+            continue
+        if data.get(key) is None:
+            data[key] = {}
+        data = data[key]
+        if not isinstance(data, (dict, list)):
+            raise InputError(f"{where}: '{'.'.join(keys[: index + 1])}' holds a single value")
+    value = parse_yaml(f"value: {text}", source=where, what="value").data["value"]
+    if isinstance(data, list):
+        data[_list_index(keys[-1], data, where)] = value
+    else:
+        data[keys[-1]] = value
+
+
+def _list_index(key: str, items: list[Any], where: str) -> int:
+    if not key.isdigit() or int(key) >= len(items):
+        raise InputError(f"{where}: '{key}' should be a position from 0 to {len(items) - 1}")
+    return int(key)
+
+
+def shortened(study: Study) -> Study:
+    """The same path in well under a minute, for checks: one epoch, few short rounds."""
+    training = study.training and replace(
+        study.training, epochs=1, fine_tune=replace(study.training.fine_tune, epochs=1)
+    )
+    measurement = study.measurement and replace(
+        study.measurement, block_s=0.05, idle_s=0.2, warmup_s=0.5, min_rounds=3, max_rounds=3
+    )
+    return replace(study, training=training, measurement=measurement)
