@@ -262,6 +262,12 @@ class Run:
             json.dump(self.manifest, stream, indent=2, sort_keys=False, default=str)
             stream.write("\n")
 
+    def add_message(self, text: str) -> None:
+        """Record a line that the report shows: what was left out and why."""
+        messages = self.manifest.get("messages", [])
+        if text not in messages:
+            self.update(messages=[*messages, text])
+
     # -- stages ----------------------------------------------------------------------------------
 
     def done(self, stage: str) -> bool:

@@ -1,0 +1,52 @@
+"""The code that runs each variant: dense torch kernels or packed ternary ones, named as such."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ttq_energy import kernels
+from ttq_energy.kernels import dense
+from ttq_energy.quantization import convert
+from ttq_energy.variants import Variant
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A variant ready to be timed.
+
+    Attributes:
+        variant: its name.
+        module: takes the example batch; in evaluation mode.
+        kernel: what runs, for the report.
+    """
+
+    variant: str
+    module: torch.nn.Module
+    kernel: str
+
+
+def executable(
+    variant: Variant, model: torch.nn.Module, example: torch.Tensor, device: str
+) -> Executable:
+    """Make the fastest exact form of a variant for this device.
+
+    Args:
+        variant: how it is to be executed.
+        model: the trained network (with quantizers in place); not changed.
+        example: an input batch of the size to be measured.
+        device: where it runs.
+
+    Raises:
+        InputError: the variant's weights cannot run on packed kernels (not ternary).
+    """
+    if variant.execution.startswith("packed-"):
+        activations = variant.execution.removeprefix("packed-")
+        packed = convert(model, activations=activations, example_input=example).to(device).eval()
+        return Executable(variant.name, packed, kernels.describe(packed))
+    transform = {"fp32": dense.best_fp32, "bf16": dense.bf16, "int8": dense.int8}
+    module, kernel = transform[variant.execution](model.to(device), example.to(device))
+    return Executable(variant.name, module, kernel)

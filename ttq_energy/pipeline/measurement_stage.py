@@ -1,0 +1,128 @@
+"""Measuring: every variant through its kernels, interleaved, a protocol a model and batch size."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ttq_energy.measurement import Workload, compare_measurements, run_protocol
+from ttq_energy.pipeline.executables import Executable, executable
+from ttq_energy.pipeline.plan import Plan, Subject
+from ttq_energy.pipeline.training_stage import trained_model
+from ttq_energy.progress import Progress
+from ttq_energy.run import Run
+from ttq_energy.study import MeasurementSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from ttq_energy.measurement import EnergyMonitor
+
+BASELINE = "fp32"
+
+
+def measure_all(plan: Plan, run: Run, monitor: EnergyMonitor, progress: Progress) -> None:
+    """Measure each model and batch size that is not done yet."""
+    spec = plan.study.measurement
+    if spec is None:
+        return
+    for subject in plan.subjects:
+        for batch_size in spec.batch_sizes:
+            key = f"measure|{subject.title}|{batch_size}"
+            if run.done(key):
+                continue
+            began = time.monotonic()
+            progress.stage(f"Measuring {subject.title}, batch size {batch_size}")
+            _measure_one(plan, run, subject, batch_size, monitor, progress)
+            run.finish(key, time.monotonic() - began)
+
+
+def _measure_one(
+    plan: Plan,
+    run: Run,
+    subject: Subject,
+    batch_size: int,
+    monitor: EnergyMonitor,
+    progress: Progress,
+) -> None:
+    assert plan.study.measurement is not None
+    example = subject.example(batch_size)
+    seed = plan.study.seeds[0]
+    prepared: list[Executable] = []
+    for variant in plan.variants:
+        progress.update(f"preparing {variant.name}")
+        model = trained_model(run, subject, variant, seed)
+        prepared.append(executable(variant, model, example, plan.device))
+    for item in prepared:
+        note_kernel(run, item.variant, subject.title, batch_size, item.kernel)
+    measure(
+        run,
+        prepared,
+        example.to(plan.device),
+        model=subject.title,
+        device=plan.device,
+        spec=plan.study.measurement,
+        monitor=monitor,
+        progress=progress,
+    )
+
+
+def measure(
+    run: Run,
+    executables: list[Executable],
+    example: torch.Tensor,
+    *,
+    model: str,
+    device: str,
+    spec: MeasurementSpec,
+    monitor: EnergyMonitor,
+    progress: Progress,
+    baseline: str = BASELINE,
+) -> None:
+    """Run the protocol over ready executables and append what it gives to the Run."""
+    import torch
+
+    def told(stage: str, details: dict[str, Any]) -> None:
+        progress.update(f"{stage} " + ", ".join(f"{k} {v}" for k, v in details.items()))
+
+    synchronize = torch.cuda.synchronize if device.startswith("cuda") else None
+    with torch.inference_mode():
+        workloads = [
+            Workload(
+                variant=item.variant,
+                call=_call(item.module, example),
+                inferences_per_call=len(example),
+                kernel=item.kernel,
+                synchronize=synchronize,
+            )
+            for item in executables
+        ]
+        result = run_protocol(
+            workloads,
+            model=model,
+            device=device,
+            batch_size=len(example),
+            spec=spec,
+            monitor=monitor,
+            on_event=told,
+        )
+    run.append("measurements", result.measurements)
+    run.append("traces", result.traces)
+    rows = run.measurements
+    here = rows[(rows["model"] == model) & (rows["batch_size"] == len(example))]
+    run.append("comparisons", compare_measurements(here, baseline=baseline))
+    for message in result.messages:
+        run.add_message(f"{model}, batch size {len(example)}: {message}")
+
+
+def _call(module: torch.nn.Module, example: torch.Tensor) -> Any:
+    return lambda: module(example)
+
+
+def note_kernel(run: Run, variant: str, model: str, batch_size: int, kernel: str) -> None:
+    """Record in run.json which kernel ran a variant."""
+    entries = {**run.manifest.get("variants", {})}
+    entry = {**entries.get(variant, {})}
+    entry["kernels"] = {**entry.get("kernels", {}), f"{model}|{batch_size}": kernel}
+    entries[variant] = entry
+    run.update(variants=entries)

@@ -1,0 +1,123 @@
+"""Everything a study names, found and checked before anything is written or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ttq_energy import datasets, models, variants
+from ttq_energy.energy_model import targets
+from ttq_energy.errors import InputError
+from ttq_energy.measurement import EnergyMonitor
+from ttq_energy.meters import make_meter
+from ttq_energy.quantization import config_from_dict
+from ttq_energy.study import ModelSpec, Study
+from ttq_energy.variants import Variant
+
+if TYPE_CHECKING:
+    import torch
+
+    from ttq_energy.datasets import Data
+    from ttq_energy.energy_model.targets import Target
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network of the study and the data that it is trained and measured on."""
+
+    spec: ModelSpec
+    data: Data | None
+
+    @property
+    def title(self) -> str:
+        return self.spec.title
+
+    def build(self, seed: int) -> torch.nn.Module:
+        """A fresh full-precision network, the same for the same seed."""
+        import torch
+
+        torch.manual_seed(seed)
+        return models.build(self.spec.name, **self.spec.options)
+
+    def example(self, batch_size: int) -> torch.Tensor:
+        """An input batch: real examples where there is a data set, random ones elsewhere."""
+        if self.data is not None:
+            return self.data.example(batch_size)
+        return models.example_input(self.spec.name, batch_size, **self.spec.options)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study with its names resolved."""
+
+    study: Study
+    subjects: tuple[Subject, ...]
+    variants: tuple[Variant, ...]
+    targets: tuple[Target, ...]
+    device: str
+
+    def monitor(self) -> EnergyMonitor:
+        """The meters that the study asks for, or those found on this machine.
+
+        Raises:
+            SensorError: a meter asked for by name is absent or unreadable.
+        """
+        names: Sequence[str] = self.study.measurement.meters if self.study.measurement else ()
+        return EnergyMonitor([make_meter(name) for name in names] if names else None)
+
+
+def make_plan(study: Study) -> Plan:
+    """Resolve every name in a study.
+
+    Raises:
+        InputError: an unknown or unusable name, file or device.
+    """
+    resolved = tuple(variants.resolve(study.variants))
+    for variant in resolved:
+        if variant.quantizer is not None:
+            config_from_dict(variant.quantizer)
+    found_targets = tuple(targets.load(name) for name in study.targets)
+    device = _check_device(study.measurement.device if study.measurement else "cpu")
+    return Plan(study, tuple(map(_subject, study.models)), resolved, found_targets, device)
+
+
+def _subject(spec: ModelSpec) -> Subject:
+    data = datasets.load(spec.dataset.name, **spec.dataset.options) if spec.dataset else None
+    subject = Subject(spec, data)
+    model = subject.build(seed=0)
+    if spec.checkpoint is not None:
+        from ttq_energy.training import load_weights
+
+        load_weights(Path(spec.checkpoint), model)
+    _check_fit(subject, model)
+    return subject
+
+
+def _check_fit(subject: Subject, model: torch.nn.Module) -> None:
+    """One forward pass, so that a network that does not fit its data is told at once."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            model.eval()(subject.example(1))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        where = f"data set '{subject.data.name}'" if subject.data else "its example input"
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"models: '{subject.title}' does not take the examples of {where}: {reason}"
+        ) from None
+
+
+def _check_device(device: str) -> str:
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cpu":
+        return device
+    if kind != "cuda":
+        raise InputError(f"measurement.device: unknown device '{device}'; valid: cpu, cuda, cuda:N")
+    if not torch.cuda.is_available():
+        raise InputError(f"measurement.device: '{device}' asked for, but torch finds no CUDA GPU")
+    return device

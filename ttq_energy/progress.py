@@ -1,0 +1,78 @@
+"""What a long job tells while it runs: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import IO, Any
+
+
+class Progress:
+    """Silent progress; the base of the ones that print.
+
+    A job calls :meth:`stage` when it begins something, :meth:`update` while it goes on and
+    :meth:`note` for a line that should stay.
+    """
+
+    def stage(self, title: str) -> None:
+        """Something new begins."""
+
+    def update(self, text: str) -> None:
+        """How far the stage has come."""
+
+    def note(self, text: str) -> None:
+        """A line to keep."""
+
+    def close(self) -> None:
+        """Nothing more follows."""
+
+
+class ConsoleProgress(Progress):
+    """Prints to a stream: a spinner with the latest update in a terminal, else lines.
+
+    Without a terminal an update is printed at most every ``every_s`` seconds.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, every_s: float = 5.0) -> None:
+        from rich.console import Console
+
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal
+        self._every_s = every_s
+        self._title = ""
+        self._began = time.monotonic()
+        self._last = self._began
+        self._status: Any = None
+
+    def stage(self, title: str) -> None:
+        self._end()
+        self._title, self._began = title, time.monotonic()
+        self._last = self._began
+        if self._live:
+            self._status = self._console.status(title)
+            self._status.start()
+        else:
+            self._print(title)
+
+    def update(self, text: str) -> None:
+        now = time.monotonic()
+        if self._status is not None:
+            self._status.update(f"{self._title}: {text}")
+        elif now - self._last >= self._every_s:
+            self._last = now
+            self._print(f"  {text}")
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def close(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+            self._print(f"{self._title}: {time.monotonic() - self._began:.1f} s")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False)
