@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ttq_energy.errors import InputError
+from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.files import profiles_folder
 from ttq_energy.records import read_record, setting, to_plain
 from ttq_energy.strict_yaml import Document, parse_yaml, read_yaml
@@ -203,8 +203,6 @@ def load_study(path: str | os.PathLike[str], overrides: Mapping[str, str] | None
         folder = profiles_folder("studies")
         shipped = sorted(file.stem for file in folder.glob("*.yaml"))
         if text not in shipped:
-            from ttq_energy.errors import unknown_name
-
             raise unknown_name("study", text, shipped)
         text = str(folder / f"{text}.yaml")
     document = read_yaml(text, "study")

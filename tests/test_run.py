@@ -1,0 +1,127 @@
+"""A Run folder keeps what was appended, whole, and says clearly when it is not a Run."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from ttq_energy.errors import InputError
+from ttq_energy.run import TABLES, create_run, load_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return create_run(tmp_path / "run", {"name": "x"}, {"machine": {}})
+
+
+def test_rows_come_back_with_their_types(run):
+    run.append(
+        "measurements",
+        [{"model": "m", "batch_size": 4, "energy_j": 0.1 + 0.2, "valid": True, "domain": ""}],
+    )
+    run.append("measurements", [{"model": "n", "batch_size": 8, "valid": False}])
+    frame = load_run(run.folder).measurements
+    assert list(frame.columns) == TABLES["measurements"].names
+    assert frame["energy_j"].iloc[0] == 0.1 + 0.2
+    assert math.isnan(frame["energy_j"].iloc[1])
+    assert frame["valid"].tolist() == [True, False]
+    assert frame["valid"].dtype == bool
+    assert frame["domain"].tolist() == ["", ""]
+
+
+def test_text_that_looks_like_missing_values_stays_text(run):
+    run.append("measurements", [{"model": "NA", "invalid_reason": 'a, "b"\nc'}])
+    frame = run.measurements
+    assert frame["model"].tolist() == ["NA"]
+    assert frame["invalid_reason"].tolist() == ['a, "b"\nc']
+
+
+def test_traces_are_compressed_and_grow(run):
+    for index in range(3):
+        run.append("traces", [{"model": "m", "t_s": index, "power_w": 1.5, "block": index}])
+    assert (run.folder / "traces.csv.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert run.traces["t_s"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_absent_tables_are_empty_with_all_columns(run):
+    assert run.tables["comparisons"].empty
+    assert list(run.comparisons.columns) == TABLES["comparisons"].names
+
+
+def test_unknown_table_and_column(run):
+    with pytest.raises(InputError, match="did you mean 'comparisons'"):
+        run.tables["comparison"]
+    with pytest.raises(KeyError, match="no column"):
+        run.append("layers", [{"energy": 1}])
+    assert not (run.folder / "layers.csv").exists()
+
+
+def test_a_failed_append_leaves_the_table_as_it_was(run, monkeypatch):
+    run.append("layers", [{"layer": "a"}])
+    before = (run.folder / "layers.csv").read_bytes()
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        run.append("layers", [{"layer": "b"}])
+    assert (run.folder / "layers.csv").read_bytes() == before
+    assert not list(run.folder.glob(".layers*"))
+
+
+def test_stages_are_remembered(run):
+    run.finish("train|m|ttq|0", 1.25)
+    again = load_run(run.folder)
+    assert again.done("train|m|ttq|0")
+    assert not again.done("train|m|twn|0")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(run):
+    with pytest.raises(InputError, match="already holds a run"):
+        create_run(run.folder, {}, {})
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="a file is in the way"):
+        create_run(tmp_path / "file" / "run", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no run.json"),
+        ("{", "not the record of a run"),
+        ("[]", "not the record of a run"),
+        (json.dumps({"schema_version": 99}), "written by a newer ttq-energy"),
+        (json.dumps({"schema_version": 1}), "the key 'status' is missing"),
+    ],
+)
+def test_what_is_not_a_run_is_told(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_run(tmp_path)
+
+
+def test_damaged_tables_are_told(run):
+    (run.folder / "layers.csv").write_text("model,variant\na,b\n")
+    with pytest.raises(InputError, match=r"layers.csv: the column 'layer' is missing"):
+        run.layers  # noqa: B018
+    (run.folder / "traces.csv.gz").write_bytes(b"not gzip")
+    with pytest.raises(InputError, match=r"traces.csv.gz: damaged"):
+        run.traces  # noqa: B018
+
+
+def test_every_unit_stands_in_its_column_name():
+    units = {"energy", "power", "duration", "latency", "wall"}
+    for table in TABLES.values():
+        for column in table.columns:
+            if column.kind == "float" and column.name.split("_")[0] in units:
+                assert column.name.endswith(("_j", "_w", "_s")), f"{table.name}.{column.name}"
+
+
+def test_frames_are_pandas(run):
+    assert isinstance(run.tables["training"], pd.DataFrame)

@@ -1,0 +1,129 @@
+"""Studies are read strictly: each mistake is one line that names the file, the key and the rule."""
+
+from pathlib import Path
+
+import pytest
+
+from ttq_energy.errors import InputError
+from ttq_energy.study import Study, load_study, study_from_dict
+
+MINIMAL = "name: x\nmodels: [resnet20]\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_names_stand_for_mappings(write):
+    study = load_study(
+        write("name: x\nmodels: [{name: m, dataset: digits}]\nvariants: [fp32, ttq]\n")
+    )
+    assert study.models[0].dataset.name == "digits"
+    assert [variant.name for variant in study.variants] == ["fp32", "ttq"]
+
+
+def test_exponents_without_a_dot_are_numbers(write):
+    study = load_study(write(MINIMAL + "training: {learning_rate: 1e-4}\n"))
+    assert study.training.learning_rate == pytest.approx(1e-4)
+
+
+def test_plain_form_reads_back_equal(write):
+    text = MINIMAL + (
+        "seeds: [0, 1]\ntargets: [a, b]\ntraining: {epochs: 3, fine_tune: {epochs: 2}}\n"
+        "variants: [fp32, {name: t, quantizer: {type: TTQ, threshold: 0.1}}]\n"
+    )
+    study = load_study(write(text))
+    assert study_from_dict(study.to_dict()) == study
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the study is empty"),
+        ("- a\n", "expected a YAML mapping"),
+        ("name: [", "not valid YAML"),
+        ("name: x\nname: y\n", "study.yaml:2: name: this key stands twice"),
+        ("name: x\n", "the key 'models' is missing"),
+        (
+            MINIMAL + "modls: 1\n",
+            "study.yaml:3: modls: unknown key 'modls'; did you mean 'models'?",
+        ),
+        (MINIMAL + "training: {epochs: -1}\n", "training.epochs: must be at least 0, got -1"),
+        (MINIMAL + "training: {epochs: many}\n", "training.epochs: expected a whole number"),
+        (MINIMAL + "training: {epochs: true}\n", "training.epochs: expected a whole number"),
+        (MINIMAL + "training: {optimizer: sdg}\n", "did you mean 'sgd'?"),
+        (MINIMAL + "training: {learning_rate: .nan}\n", "training.learning_rate: must be above 0"),
+        (MINIMAL + "measurement: {batch_sizes: [1, 0]}\n", "batch_sizes[1]: must be at least 1"),
+        (MINIMAL + "measurement: {batch_sizes: []}\n", "expected at least one batch size"),
+        (MINIMAL + "measurement: {min_rounds: 9, max_rounds: 3}\n", "max_rounds: must be at least"),
+        (MINIMAL + "variants: []\n", "variants: expected at least one"),
+        (MINIMAL + "variants: [ttq, ttq]\n", "variants: 'ttq' stands twice"),
+        ("name: x\nmodels: [{name: m, dataset: {nme: d}}]\n", "did you mean 'name'?"),
+        ("name: x\nmodels: resnet20\n", "models: expected a list"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(write, text, message):
+    with pytest.raises(InputError) as caught:
+        load_study(write(text))
+    told = str(caught.value)
+    assert message in told
+    assert "study.yaml" in told
+    assert "\n" not in told
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.yaml: no such study"):
+        load_study(tmp_path / "absent.yaml")
+    with pytest.raises(InputError, match="is a directory"):
+        load_study(tmp_path)
+
+
+def test_binary_file(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InputError, match="not text"):
+        load_study(path)
+
+
+def test_shipped_studies_load_and_unknown_ones_tell_the_nearest():
+    assert isinstance(load_study("quickstart"), Study)
+    with pytest.raises(InputError, match="did you mean 'quickstart'"):
+        load_study("quikstart")
+
+
+def test_overrides_reach_nested_keys_and_list_items(write):
+    path = write(MINIMAL + "training: {epochs: 3}\n")
+    study = load_study(
+        path,
+        {
+            "training.epochs": "7",
+            "training.fine_tune.epochs": "2",
+            "measurement.batch_sizes": "[4]",
+            "models.0": "other",
+        },
+    )
+    assert study.training.epochs == 7
+    assert study.training.fine_tune.epochs == 2
+    assert study.measurement.batch_sizes == (4,)
+    assert study.models[0].name == "other"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("training.epoch", "3", "did you mean 'epochs'"),
+        ("training.epochs.x", "3", "'training.epochs' holds a single value"),
+        ("models.3", "x", "should be a position from 0 to 0"),
+        ("training.epochs", "[", "not valid YAML"),
+    ],
+)
+def test_wrong_overrides(write, key, value, message):
+    path = write(MINIMAL + "training: {epochs: 3}\n")
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        load_study(path, {key: value})

@@ -1,0 +1,61 @@
+"""Counting and estimating: each variant's layers, then its energy on each target."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ttq_energy import energy_model
+from ttq_energy.pipeline.plan import Plan, Subject
+from ttq_energy.pipeline.training_stage import trained_model
+from ttq_energy.progress import Progress
+from ttq_energy.run import Run
+from ttq_energy.variants import Variant
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXECUTION_BITS = {"bf16": 16, "int8": 8, "packed-int8": 8}
+"""Width of activations as a variant computes with them; full precision elsewhere."""
+
+
+def estimate_all(plan: Plan, run: Run, progress: Progress) -> None:
+    """Count every variant of every network and estimate it on every target."""
+    for subject in plan.subjects:
+        key = f"estimate|{subject.title}"
+        if run.done(key):
+            continue
+        began = time.monotonic()
+        progress.stage(f"Estimating {subject.title}")
+        _estimate_one(plan, run, subject, progress)
+        run.finish(key, time.monotonic() - began)
+
+
+def _estimate_one(plan: Plan, run: Run, subject: Subject, progress: Progress) -> None:
+    """All rows of one network at once, so that an interrupted stage leaves none of them."""
+    layers, estimates = [], []
+    for variant in plan.variants:
+        progress.update(f"counting {variant.name}")
+        counts, zeros = count_variant(run, subject, variant, plan.study.seeds[0])
+        layers += energy_model.layer_rows(subject.title, variant.name, counts)
+        for target in plan.targets:
+            progress.update(f"{variant.name} on {target.name}")
+            estimate = energy_model.estimate(counts, target=target, activation_zeros=zeros)
+            estimates += energy_model.estimate_rows(
+                subject.title, variant.name, target.name, estimate
+            )
+    run.append("layers", layers)
+    run.append("estimates", estimates)
+
+
+def count_variant(
+    run: Run, subject: Subject, variant: Variant, seed: int
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A variant's counts for one inference, and the zeros in each layer's input.
+
+    The zeros are measured on a batch of the test data (or of the example input).
+    """
+    model = trained_model(run, subject, variant, seed)
+    bits = EXECUTION_BITS.get(variant.execution, 32)
+    counts = energy_model.count(model, subject.example(1), activation_bits=bits)
+    return counts, energy_model.activation_zeros(model, subject.example(64))

@@ -1,0 +1,310 @@
+"""The main job: a Study becomes a Run.
+
+Train full precision, then each quantized variant; count and estimate; measure every variant through
+its kernels; report. Each stage is recorded, so that an interrupted job continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ttq_energy import environment
+from ttq_energy.errors import InputError
+from ttq_energy.meters import probe_all
+from ttq_energy.progress import Progress
+from ttq_energy.run import Run, create_run, load_run
+from ttq_energy.study import MeasurementSpec, ModelSpec, Study, VariantSpec, load_study
+
+if TYPE_CHECKING:
+    import torch
+
+    from ttq_energy.measurement import EnergyMonitor
+    from ttq_energy.pipeline.plan import Plan
+
+StudyLike = Study | str | os.PathLike[str]
+
+
+def profile(
+    study: StudyLike | Mapping[str, torch.nn.Module],
+    *,
+    inputs: torch.Tensor | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    targets: Sequence[str] = (),
+    measurement: MeasurementSpec | None = None,
+    progress: Progress | None = None,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Run a study, or profile models that are already in memory.
+
+    Args:
+        study: a Study, the path or shipped name of one, or a mapping of variant names to modules
+            (the first, or "fp32", is the baseline).
+        inputs: with modules: the batch that each is called with.
+        out: the Run folder; ``runs/<study>-<time>`` if None.
+        resume: continue an unfinished Run of the same study.
+        targets: with modules: accelerators to estimate them on.
+        measurement: with modules: the protocol; its batch size is that of ``inputs``.
+        progress: told what happens; silent if None.
+        command: the command line, for the record.
+
+    Returns:
+        The finished Run.
+
+    Raises:
+        InputError: the study, a name in it or a folder is wrong; nothing is then written.
+        SensorError: a meter asked for by name is absent.
+        KeyboardInterrupt: the Run is left readable and can be resumed.
+    """
+    told = progress or Progress()
+    if isinstance(study, Mapping):
+        return _profile_modules(study, inputs, out, targets, measurement, told, command)
+    if inputs is not None or targets or measurement is not None:
+        raise InputError(
+            "profile: inputs, targets and measurement go with modules, not with a study"
+        )
+    return _run_study(study, out, resume, told, command, measure=True)
+
+
+def train(
+    study: StudyLike,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Only the training of a study; see :func:`profile`. ``profile(..., resume=True)`` goes on."""
+    return _run_study(study, out, resume, progress or Progress(), command, measure=False)
+
+
+def _run_study(
+    study: StudyLike,
+    out: str | os.PathLike[str] | None,
+    resume: bool,
+    progress: Progress,
+    command: Sequence[str] | None,
+    *,
+    measure: bool,
+) -> Run:
+    from ttq_energy.pipeline.plan import make_plan
+
+    chosen = study if isinstance(study, Study) else load_study(study)
+    folder = _folder(chosen, out, resume)
+    if resume:
+        _check_same_study(load_run(folder), chosen)
+    elif (folder / "run.json").exists():
+        raise InputError(f"{folder}: already holds a run; give another --out, or --resume")
+    progress.stage(f"Preparing {chosen.name}")
+    plan = make_plan(chosen)
+    monitor = plan.monitor()
+    run = load_run(folder) if resume else create_run(folder, chosen.to_dict(), {})
+    _describe(run, monitor, command, resume)
+    _describe_plan(run, plan)
+    with _guarded(run, progress), monitor:
+        _stages(plan, run, monitor, progress, measure)
+    return run
+
+
+def _stages(
+    plan: Plan, run: Run, monitor: EnergyMonitor, progress: Progress, measure: bool
+) -> None:
+    from ttq_energy.pipeline.estimate_stage import estimate_all
+    from ttq_energy.pipeline.measurement_stage import measure_all
+    from ttq_energy.pipeline.training_stage import train_all
+
+    with _threads(plan.study.measurement):
+        train_all(plan, run, monitor, progress)
+        if measure:
+            estimate_all(plan, run, progress)
+            measure_all(plan, run, monitor, progress)
+
+
+def _profile_modules(
+    modules: Mapping[str, torch.nn.Module],
+    inputs: torch.Tensor | None,
+    out: str | os.PathLike[str] | None,
+    targets: Sequence[str],
+    measurement: MeasurementSpec | None,
+    progress: Progress,
+    command: Sequence[str] | None,
+) -> Run:
+    from ttq_energy import kernels
+    from ttq_energy.energy_model import count, estimate, estimate_rows, layer_rows
+    from ttq_energy.energy_model.targets import load
+    from ttq_energy.pipeline.executables import Executable
+    from ttq_energy.pipeline.measurement_stage import measure, note_kernel
+
+    if not modules:
+        raise InputError("profile: expected at least one module")
+    if inputs is None or inputs.ndim < 1 or len(inputs) == 0:
+        raise InputError("profile: 'inputs' must be a batch of at least one example")
+    spec = replace(measurement or MeasurementSpec(), batch_sizes=(len(inputs),))
+    study = Study(
+        name="modules",
+        models=(ModelSpec("model"),),
+        variants=tuple(VariantSpec(name) for name in modules),
+        measurement=spec,
+        targets=tuple(targets),
+    )
+    chosen = [load(name) for name in targets]
+    baseline = "fp32" if "fp32" in modules else next(iter(modules))
+    from ttq_energy.measurement import EnergyMonitor
+    from ttq_energy.meters import make_meter
+
+    monitor = EnergyMonitor([make_meter(name) for name in spec.meters] if spec.meters else None)
+    run = create_run(_folder(study, out, resume=False), study.to_dict(), {})
+    _describe(run, monitor, command, resumed=False)
+    run.update(models={"model": {"parameters": _parameters(modules[baseline])}})
+    executables = [Executable(n, m.eval(), kernels.describe(m)) for n, m in modules.items()]
+    with _guarded(run, progress), monitor, _threads(spec):
+        for item in executables:
+            progress.stage(f"Estimating {item.variant}")
+            note_kernel(run, item.variant, "model", len(inputs), item.kernel)
+            counts = count(item.module, inputs[:1])
+            run.append("layers", layer_rows("model", item.variant, counts))
+            for target in chosen:
+                rows = estimate_rows(
+                    "model", item.variant, target.name, estimate(counts, target=target)
+                )
+                run.append("estimates", rows)
+        progress.stage(f"Measuring, batch size {len(inputs)}")
+        measure(
+            run,
+            executables,
+            inputs,
+            model="model",
+            device=str(inputs.device),
+            spec=spec,
+            monitor=monitor,
+            progress=progress,
+            baseline=baseline,
+        )
+    return run
+
+
+# -- the Run's folder and record ------------------------------------------------------------------
+
+
+def _folder(study: Study, out: str | os.PathLike[str] | None, resume: bool) -> Path:
+    if out is not None:
+        return Path(out)
+    if not resume:
+        return Path("runs") / f"{study.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    found = sorted(Path("runs").glob(f"{study.name}-*/run.json"), key=lambda p: p.stat().st_mtime)
+    unfinished = [p.parent for p in found if load_run(p.parent).status != "complete"]
+    if not unfinished:
+        raise InputError(f"--resume: no unfinished run of '{study.name}' under runs/; give --out")
+    return unfinished[-1]
+
+
+def _check_same_study(run: Run, study: Study) -> None:
+    recorded, wanted = run.manifest["study"], study.to_dict()
+    for key, value in wanted.items():
+        if recorded.get(key) != value:
+            raise InputError(
+                f"--resume: {run.folder} was begun with another study: '{key}' differs; "
+                "give the same study, or another --out"
+            )
+
+
+def _describe(
+    run: Run, monitor: EnergyMonitor, command: Sequence[str] | None, resumed: bool
+) -> None:
+    described = environment.describe(list(command or sys.argv))
+    if resumed:
+        run.add_message("The run was interrupted and resumed.")
+    run.update(
+        status="running",
+        environment=described,
+        sensors=[asdict(status) for status in probe_all()],
+        meters=[meter.name for meter in monitor.meters],
+    )
+
+
+def _describe_plan(run: Run, plan: Plan) -> None:
+    run.update(
+        models={
+            subject.title: {
+                "name": subject.spec.name,
+                "parameters": _parameters(subject.build(0)),
+                "dataset": subject.data.name if subject.data else None,
+                "examples": len(subject.data.test) if subject.data else None,
+                "input_shape": list(subject.example(1).shape[1:]),
+            }
+            for subject in plan.subjects
+        },
+        variants={
+            variant.name: {
+                **run.manifest.get("variants", {}).get(variant.name, {}),
+                "meaning": variant.meaning,
+                "quantizer": variant.quantizer,
+                "of": variant.of,
+            }
+            for variant in plan.variants
+        },
+    )
+
+
+def _parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+class _guarded:
+    """Records how a job ended: complete, interrupted or failed; never hides the exception."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self._run, self._progress = run, progress
+        self._began = time.monotonic()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
+        self._progress.close()
+        if kind is None:
+            status = "complete"
+        elif issubclass(kind, KeyboardInterrupt):
+            status = "interrupted"
+        else:
+            status = "failed"
+        self._run.update(
+            status=status,
+            finished=datetime.now().astimezone().isoformat(timespec="seconds"),
+            job_wall_s=round(
+                time.monotonic() - self._began + self._run.manifest.get("job_wall_s", 0.0), 3
+            ),
+            peak_memory_bytes=_peak_memory_bytes(),
+        )
+
+
+class _threads:
+    """torch's thread number as the study wants it, and as it was afterwards."""
+
+    def __init__(self, spec: MeasurementSpec | None) -> None:
+        self._wanted = spec.threads if spec else None
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._before = torch.get_num_threads()
+        if self._wanted is not None:
+            torch.set_num_threads(self._wanted)
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.set_num_threads(self._before)
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
