@@ -25,9 +25,14 @@ def test_a_written_file_replaces_the_old_one_and_obeys_the_umask(tmp_path):
 def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_writer(path) as stream:
-        stream.write("half")
-        raise KeyboardInterrupt
+
+    def write_half():
+        with atomic_writer(path) as stream:
+            stream.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

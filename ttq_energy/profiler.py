@@ -109,7 +109,7 @@ def _run_study(
     run = load_run(folder) if resume else create_run(folder, chosen.to_dict(), {})
     _describe(run, monitor, command, resume)
     _describe_plan(run, plan)
-    with _guarded(run, progress), monitor:
+    with _guarded(run, progress, "complete" if measure else "trained"), monitor:
         _stages(plan, run, monitor, progress, measure)
     return run
 
@@ -259,10 +259,10 @@ def _parameters(model: torch.nn.Module) -> int:
 
 
 class _guarded:
-    """Records how a job ended: complete, interrupted or failed; never hides the exception."""
+    """Records how a job ended: well, interrupted or failed; never hides the exception."""
 
-    def __init__(self, run: Run, progress: Progress) -> None:
-        self._run, self._progress = run, progress
+    def __init__(self, run: Run, progress: Progress, success: str = "complete") -> None:
+        self._run, self._progress, self._success = run, progress, success
         self._began = time.monotonic()
 
     def __enter__(self) -> None:
@@ -271,7 +271,7 @@ class _guarded:
     def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
         self._progress.close()
         if kind is None:
-            status = "complete"
+            status = self._success
         elif issubclass(kind, KeyboardInterrupt):
             status = "interrupted"
         else:

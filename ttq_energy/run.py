@@ -180,8 +180,8 @@ TABLES: dict[str, Table] = {
 class Run:
     """One Run folder. Make one with :func:`create_run`, read one with :func:`load_run`.
 
-    ``manifest`` is run.json: schema_version, status ("running", "interrupted", "failed" or
-    "complete"), study, environment, and what the stages leave behind.
+    ``manifest`` is run.json: schema_version, status ("running", "trained", "interrupted", "failed"
+    or "complete"), study, environment, and what the stages leave behind.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:

@@ -151,7 +151,8 @@ class MeasurementSpec:
             raise InputError("batch_sizes: expected at least one batch size")
         if self.max_rounds < self.min_rounds:
             raise InputError(
-                f"max_rounds: must be at least min_rounds ({self.min_rounds}), got {self.max_rounds}"
+                f"max_rounds: must be at least min_rounds ({self.min_rounds}), "
+                f"got {self.max_rounds}"
             )
 
 
