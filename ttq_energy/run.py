@@ -100,6 +100,11 @@ TABLES: dict[str, Table] = {
             invalid_reason | text  | why not
             kernel         | text  | the code that ran
             meter          | text  | the sensor's name
+            idle_power_low_w  | float | 95 % interval of idle_power_w
+            idle_power_high_w | float | 95 % interval of idle_power_w
+            load_average   | float | of the machine over the last minute, at the block's end
+            clock_mhz      | float | of the device's cores, at the block's end
+            temperature_c  | float | of the device, at the block's end
         """,
         ),
         _table(

@@ -1,1 +1,62 @@
+"""Windows, power samples, the protocol and the statistics of measured energy.
 
+Everything is imported when first used, so that the sampling process starts fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ttq_energy.measurement.comparisons import compare_measurements
+    from ttq_energy.measurement.energy import DomainEnergy, Energy
+    from ttq_energy.measurement.monitor import EnergyMonitor, Window
+    from ttq_energy.measurement.power_energy import PowerEnergy, energy_from_power
+    from ttq_energy.measurement.power_sensor import Sensor
+    from ttq_energy.measurement.protocol import ProtocolResult, Workload, run_protocol
+    from ttq_energy.measurement.statistics import Comparison, compare
+
+_HOMES = {
+    "Comparison": "statistics",
+    "DomainEnergy": "energy",
+    "Energy": "energy",
+    "EnergyMonitor": "monitor",
+    "PowerEnergy": "power_energy",
+    "ProtocolResult": "protocol",
+    "Sensor": "power_sensor",
+    "Window": "monitor",
+    "Workload": "protocol",
+    "compare": "statistics",
+    "compare_measurements": "comparisons",
+    "energy_from_power": "power_energy",
+    "run_protocol": "protocol",
+}
+
+__all__ = [
+    "Comparison",
+    "DomainEnergy",
+    "Energy",
+    "EnergyMonitor",
+    "PowerEnergy",
+    "ProtocolResult",
+    "Sensor",
+    "Window",
+    "Workload",
+    "compare",
+    "compare_measurements",
+    "energy_from_power",
+    "run_protocol",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ttq_energy.measurement' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ttq_energy.measurement.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

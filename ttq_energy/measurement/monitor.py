@@ -1,0 +1,401 @@
+"""EnergyMonitor: the energy of named windows from every meter at once."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttq_energy.errors import InputError, unknown_name
+from ttq_energy.measurement.counters import counter_energy
+from ttq_energy.measurement.energy import DomainEnergy, Energy, combine, unresolved
+from ttq_energy.measurement.polling import TRACE_S, Series, read_safely
+from ttq_energy.measurement.power_energy import energy_from_power
+from ttq_energy.measurement.power_sensor import Sensor, sensor_of
+from ttq_energy.measurement.sampler import ThreadSampler, recipe_of, start_sampler
+from ttq_energy.meters.base import Domain, Meter, Provenance, Reading
+
+NO_SENSOR = (
+    "no sensor is readable on this machine and no model was asked for: nothing was measured; "
+    "'ttq-energy sensors' says what was looked for"
+)
+
+
+class _Sampler(Protocol):
+    problem: str
+
+    def series(self, domain: str) -> Series: ...
+    def flush(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Window:
+    """One span of time under measurement; ``energy`` is there once it has ended."""
+
+    name: str
+    _monitor: EnergyMonitor = field(repr=False)
+    start_s: float = 0.0
+    end_s: float | None = None
+    first: dict[str, Reading] = field(default_factory=dict, repr=False)
+    last: dict[str, Reading] = field(default_factory=dict, repr=False)
+    _energy: Energy | None = field(default=None, repr=False)
+
+    def end(self) -> Window:
+        """End the window, in any thread; the first call counts."""
+        if self.end_s is None:
+            self._monitor._end(self)
+        return self
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the ended window.
+
+        Raises:
+            InputError: it has not ended.
+        """
+        if self.end_s is None:
+            raise InputError(f"window '{self.name}' has not ended yet")
+        return self.end_s - self.start_s
+
+    @property
+    def energy(self) -> Energy:
+        """The window's energy.
+
+        Where a power sensor lags, this waits for the samples that still tell of the window.
+
+        Raises:
+            InputError: the window has not ended.
+        """
+        if self._energy is None:
+            self._energy = self._monitor._energy_of(self)
+        return self._energy
+
+
+class EnergyMonitor:
+    """Measures the energy of windows with every meter given, or every one this machine has.
+
+    Windows may nest, overlap and cross threads. Counters are read at both ends of a window;
+    power sensors are polled all the while in a process of their own. Use it as a context manager,
+    or call ``start`` and ``stop``.
+
+        with EnergyMonitor() as monitor:
+            with monitor.window("forward"):
+                model(x)
+        monitor["forward"].energy_j
+
+    Attributes:
+        messages: what the user should know, such as that there is no sensor.
+    """
+
+    def __init__(
+        self, meters: Sequence[Meter] | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the meters; nothing is read before ``start``.
+
+        Args:
+            meters: the meters to read; None takes ``meters.available_meters()``. An empty
+                sequence measures time only.
+            clock: monotonic seconds, the one of the meters' readings.
+
+        Raises:
+            InputError: two domains of the same name.
+        """
+        if meters is None:
+            from ttq_energy.meters import available_meters
+
+            meters = available_meters()
+        self.meters: tuple[Meter, ...] = tuple(meters)
+        self.clock = clock
+        self.messages: list[str] = [] if self.meters else [NO_SENSOR]
+        self._locks = [threading.Lock() for _ in self.meters]
+        self._domains: dict[str, tuple[Domain, Meter]] = {}
+        for meter in self.meters:
+            for domain in meter.domains:
+                if domain.name in self._domains:
+                    raise InputError(
+                        f"meters: the domain '{domain.name}' stands in both "
+                        f"'{self._domains[domain.name][1].name}' and '{meter.name}'"
+                    )
+                self._domains[domain.name] = (domain, meter)
+        self._edge = [
+            (meter, lock)
+            for meter, lock in zip(self.meters, self._locks, strict=True)
+            if any(d.provenance is not Provenance.INTEGRATED for d in meter.domains)
+        ]
+        self._windows: dict[str, list[Window]] = {}
+        self._samplers: list[_Sampler] = []
+        self._sensors: dict[str, Sensor] = {}
+        self._running = False
+        self._last_end_s = 0.0
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self) -> EnergyMonitor:
+        """Start the meters and the sampling; may be called twice."""
+        if self._running:
+            return self
+        sampled = [(m, k) for m, k in zip(self.meters, self._locks, strict=True) if m.sampled]
+        others = [(m, k) for m, k in zip(self.meters, self._locks, strict=True) if not m.sampled]
+        recipe = recipe_of([meter for meter, _ in sampled])
+        started: list[Meter] = []
+        try:
+            for meter in self.meters:
+                meter.start()
+                started.append(meter)
+            self._samplers = self._start_samplers(recipe, sampled, others)
+        except BaseException:
+            for meter in started:
+                meter.stop()
+            raise
+        self._running = True
+        return self
+
+    def _start_samplers(
+        self,
+        recipe: bytes | str,
+        sampled: Sequence[tuple[Meter, threading.Lock]],
+        others: Sequence[tuple[Meter, threading.Lock]],
+    ) -> list[_Sampler]:
+        samplers: list[_Sampler] = []
+        if sampled:
+            power = start_sampler(recipe, [m for m, _ in sampled], [k for _, k in sampled])
+            if power.problem:
+                self.messages.append(power.problem)
+            samplers.append(power)
+        trace = ThreadSampler([m for m, _ in others], [k for _, k in others])
+        trace.start()
+        return [*samplers, trace]
+
+    def stop(self) -> None:
+        """Stop sampling and the meters; ended windows keep their energy. May be called twice."""
+        if not self._running:
+            return
+        self._await_tail(self._last_end_s)
+        self._running = False
+        for sampler in self._samplers:
+            sampler.stop()
+        for meter in self.meters:
+            meter.stop()
+
+    def __enter__(self) -> EnergyMonitor:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        for window in self._all():
+            window.end()
+        self.stop()
+
+    # -- windows ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def window(self, name: str) -> Iterator[Window]:
+        """Measure what runs inside. The name may be used again: ``monitor[name]`` is the latest."""
+        window = self.begin(name)
+        try:
+            yield window
+        finally:
+            window.end()
+
+    def begin(self, name: str) -> Window:
+        """Begin a window that ``end()`` ends, perhaps in another thread.
+
+        Raises:
+            InputError: the monitor is not running.
+        """
+        if not self._running:
+            raise InputError(
+                f"window '{name}': the monitor is not running; use 'with EnergyMonitor() as ...'"
+            )
+        window = Window(name, self)
+        window.first = self._read_edges()
+        self._windows.setdefault(name, []).append(window)
+        window.start_s = self.clock()
+        return window
+
+    def _end(self, window: Window) -> None:
+        end_s = self.clock()
+        window.last = self._read_edges()
+        window.end_s = end_s
+        self._last_end_s = max(self._last_end_s, end_s)
+
+    def _read_edges(self) -> dict[str, Reading]:
+        readings: dict[str, Reading] = {}
+        for meter, lock in self._edge:
+            with lock:
+                found = read_safely(meter)
+            for reading in found:
+                readings[reading.domain] = reading
+        return readings
+
+    def __getitem__(self, name: str) -> Energy:
+        return self.windows(name)[-1].energy
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._windows
+
+    def windows(self, name: str) -> list[Window]:
+        """Every window of that name, in order of their starts.
+
+        Raises:
+            InputError: there was none.
+        """
+        if name not in self._windows:
+            raise unknown_name("window", name, self._windows)
+        return list(self._windows[name])
+
+    def _all(self) -> Iterator[Window]:
+        return itertools.chain.from_iterable(list(self._windows.values()))
+
+    def forget(self, name: str) -> None:
+        """Drop the windows of a name, for monitors that live for days."""
+        self._windows.pop(name, None)
+
+    # -- what was measured -----------------------------------------------------------------------
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """Every domain by name."""
+        return {name: domain for name, (domain, _) in self._domains.items()}
+
+    def meter_of(self, domain: str) -> Meter:
+        """The meter of a domain.
+
+        Raises:
+            InputError: no such domain.
+        """
+        if domain not in self._domains:
+            raise unknown_name("domain", domain, self._domains)
+        return self._domains[domain][1]
+
+    def slowest_period_s(self) -> float:
+        """Longest update period of any domain; 0 without sensors."""
+        return max((d.update_period_s for d, _ in self._domains.values()), default=0.0)
+
+    def power_trace(
+        self, domain: str, start_s: float, end_s: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Times and powers polled of a domain, in [start_s, end_s].
+
+        For a counter, each power is the mean between two of its readings and its time their
+        middle; readings between which the counter did not change are merged.
+
+        Returns:
+            ``(t_s, power_w)``, float64 arrays of equal length, as sampled: no lag is undone.
+
+        Raises:
+            InputError: no such domain.
+        """
+        if domain not in self._domains:
+            raise unknown_name("domain", domain, self._domains)
+        series = self._series(domain)
+        t_s, value = np.array(series.t_s), np.array(series.value)
+        if series.cumulative:
+            t_s, value = _counter_power(t_s, value)
+        inside = (t_s >= start_s) & (t_s <= end_s)
+        return t_s[inside], value[inside]
+
+    def _series(self, domain: str) -> Series:
+        for sampler in self._samplers:
+            sampler.flush()
+            series = sampler.series(domain)
+            if series.t_s or series.errors:
+                return series
+        return Series()
+
+    def _sensor(self, domain: Domain) -> Sensor:
+        if domain.name not in self._sensors:
+            self._sensors[domain.name] = sensor_of(domain)
+        return self._sensors[domain.name]
+
+    def _await_tail(self, end_s: float) -> None:
+        """Wait until the slowest power sensor has told of everything up to ``end_s``."""
+        if not self._running or not any(meter.sampled for meter in self.meters):
+            return
+        tail = max(
+            (
+                self._sensor(domain).tail_s
+                for domain, _ in self._domains.values()
+                if domain.provenance is Provenance.INTEGRATED
+            ),
+            default=0.0,
+        )
+        wait = end_s + tail - self.clock()
+        if 0 < wait <= tail:
+            time.sleep(wait)
+
+    def _energy_of(self, window: Window) -> Energy:
+        duration = window.duration_s
+        assert window.end_s is not None
+        self._await_tail(window.end_s)
+        domains = {
+            name: self._domain_energy(window, domain, meter.name)
+            for name, (domain, meter) in self._domains.items()
+        }
+        return combine(window.name, duration, domains, absent=NO_SENSOR)
+
+    def _domain_energy(self, window: Window, domain: Domain, meter: str) -> DomainEnergy:
+        first, last = window.first.get(domain.name), window.last.get(domain.name)
+        polled = domain.provenance is Provenance.INTEGRATED or (
+            first is not None and first.power_w is not None
+        )
+        if polled:
+            return self._polled_energy(window, domain, meter)
+        assert window.end_s is not None
+        near = max(TRACE_S, domain.update_period_s) * 2.0
+        _, power = self.power_trace(domain.name, window.start_s - near, window.end_s + near)
+        peak = float(power.max()) if power.size else 0.0
+        return counter_energy(domain, meter, first, last, window.duration_s, peak)
+
+    def _polled_energy(self, window: Window, domain: Domain, meter: str) -> DomainEnergy:
+        assert window.end_s is not None
+        series, sensor = self._series(domain.name), self._sensor(domain)
+        start_s, end_s, duration = window.start_s, window.end_s, window.duration_s
+        reach = sensor.reach_s
+        failed = [e for e in series.errors if start_s - reach <= e[0] <= end_s + sensor.tail_s]
+        if failed:
+            reason = f"{len(failed)} reads failed, the first {failed[0][0] - start_s:+.3f} s from "
+            reason += f"the window's start: {failed[0][1]}"
+            return unresolved(domain, meter, duration, reason)
+        if duration < sensor.minimum_s:
+            reason = (
+                f"the window of {duration:.3g} s is too short for this sensor: "
+                f"make it at least {sensor.minimum_s:.3g} s"
+            )
+            return unresolved(domain, meter, duration, reason, sensor.minimum_s)
+        t_s, power_w = np.array(series.t_s), np.array(series.value)
+        try:
+            energy = energy_from_power(t_s, power_w, start_s, end_s, sensor=sensor)
+        except InputError as error:
+            return unresolved(domain, meter, duration, str(error))
+        return DomainEnergy(
+            domain=domain.name,
+            duration_s=duration,
+            energy_j=energy.energy_j,
+            low_j=energy.low_j,
+            high_j=energy.high_j,
+            provenance=domain.provenance,
+            meter=meter,
+            covers=domain.covers,
+            additive=domain.additive,
+            component=domain.component,
+            relative_low_j=energy.relative_low_j,
+            relative_high_j=energy.relative_high_j,
+        )
+
+
+def _counter_power(
+    t_s: NDArray[np.float64], energy_j: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if t_s.size < 2:
+        return np.empty(0), np.empty(0)
+    fresh = np.flatnonzero(np.diff(energy_j, prepend=-np.inf) > 0)
+    t_s, energy_j = t_s[fresh], energy_j[fresh]
+    return (t_s[1:] + t_s[:-1]) / 2.0, np.diff(energy_j) / np.maximum(np.diff(t_s), 1e-9)

@@ -1,0 +1,164 @@
+"""The gates a block must pass before it may enter a comparison (DESIGN rule 4)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ttq_energy.measurement.energy import DomainEnergy, Energy
+from ttq_energy.measurement.machine import MachineState
+from ttq_energy.meters.base import Provenance
+
+Conditions = Mapping[str, float | str | bool]
+
+OTHER_LOAD_CORES = 0.10
+"""CPU use of others, above that in the idle windows, that spoils a block; in cores."""
+BUSY_MACHINE_CORES = 0.50
+"""CPU use of others that spoils a block even where it was there all the time; in cores."""
+TICK_S = 0.01
+"""/proc/stat counts in ticks of 10 ms, one count a core."""
+CLOCK_SHARE = 0.05
+"""A clock this far from the median of the variant's blocks has moved."""
+DISAGREEMENT = 0.05
+"""Counter and integral of one device may differ by this share and by their edges."""
+SENSOR = "sensor: "
+"""Head of a reason that spoils the joule of one domain but not the block's latency."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What was seen just before and just after a block."""
+
+    before: MachineState
+    after: MachineState
+    conditions_before: Conditions
+    conditions_after: Conditions
+
+    @property
+    def other_cores(self) -> float:
+        """CPU use of everybody else between the two looks, in cores; NaN where unknown."""
+        span = self.after.t_s - self.before.t_s
+        busy = self.after.busy_s - self.before.busy_s
+        own = self.after.own_s - self.before.own_s
+        return (busy - own) / span if span > 0 else math.nan
+
+    @property
+    def clock_mhz(self) -> float:
+        """The device's clock at the end: that of a meter's device, else of the CPU."""
+        return _first_number(self.conditions_after, "clock_mhz", self.after.clock_mhz)
+
+    @property
+    def temperature_c(self) -> float:
+        """The device's temperature at the end: that of a meter's device, else of the CPU."""
+        return _first_number(self.conditions_after, "temperature_c", self.after.temperature_c)
+
+
+def _first_number(conditions: Conditions, suffix: str, otherwise: float) -> float:
+    for key, value in conditions.items():
+        if key.endswith(suffix) and isinstance(value, (int, float)):
+            return float(value)
+    return otherwise
+
+
+def block_problems(
+    around: Surroundings,
+    *,
+    idle_other_cores: float,
+    clocks_mhz: Sequence[float],
+    cores: int,
+) -> list[str]:
+    """Why a block may not be compared; empty where it may.
+
+    Args:
+        around: the looks before and after it.
+        idle_other_cores: median CPU use of others in the idle windows; NaN where unknown.
+        clocks_mhz: clocks at the ends of all the variant's blocks.
+        cores: of the machine.
+    """
+    return [
+        *_throttling(around),
+        *_clocks(around, clocks_mhz),
+        *_other_load(around, idle_other_cores, cores),
+    ]
+
+
+def _throttling(around: Surroundings) -> Iterator[str]:
+    if around.after.throttle_count > around.before.throttle_count:
+        count = around.after.throttle_count - around.before.throttle_count
+        yield f"the CPU throttled {count:.0f} times"
+    for key, after in around.conditions_after.items():
+        if "throttle" not in key:
+            continue
+        before = around.conditions_before.get(key)
+        if isinstance(after, bool):
+            if after:
+                yield f"throttled ({key})"
+        elif isinstance(after, (int, float)) and isinstance(before, (int, float)):
+            if after > before:
+                yield f"throttled ({key} rose by {after - before:.4g})"
+        elif isinstance(after, str) and after:
+            yield f"throttled ({key}: {after})"
+
+
+def _clocks(around: Surroundings, clocks_mhz: Sequence[float]) -> Iterator[str]:
+    known = [clock for clock in clocks_mhz if clock > 0]
+    if len(known) < 3 or not around.clock_mhz > 0:
+        return
+    usual = statistics.median(known)
+    if abs(around.clock_mhz - usual) > CLOCK_SHARE * usual:
+        yield f"clock moved: {around.clock_mhz:.0f} MHz where the median is {usual:.0f}"
+
+
+def _other_load(around: Surroundings, idle_other_cores: float, cores: int) -> Iterator[str]:
+    other = around.other_cores
+    span = max(around.after.t_s - around.before.t_s, 1e-9)
+    ticks = 2.0 * TICK_S * math.sqrt(cores) / span
+    usual = idle_other_cores if idle_other_cores > 0 else 0.0
+    allowed = min(OTHER_LOAD_CORES + usual, BUSY_MACHINE_CORES) + ticks
+    if other > allowed:
+        yield f"other load: {other:.2f} cores busy besides this process ({allowed:.2f} allowed)"
+    for key, value in around.conditions_after.items():
+        if key.endswith("other_processes") and not isinstance(value, str) and value > 0:
+            yield f"another process on the device ({key}: {value})"
+
+
+def disagreements(energy: Energy) -> dict[str, str]:
+    """Domains whose counter and integral disagree, with the reason, by domain name.
+
+    A counter "gpu-0" and a power sensor "gpu-0-..." of the same component tell of one device.
+    """
+    found: dict[str, str] = {}
+    counters = [d for d in energy.domains.values() if d.provenance is Provenance.COUNTER]
+    sampled = [d for d in energy.domains.values() if d.provenance is Provenance.INTEGRATED]
+    for counter in counters:
+        for power in sampled:
+            if power.component != counter.component or not _same_device(counter, power):
+                continue
+            reason = _disagreement(counter, power)
+            if reason:
+                found[counter.domain] = found[power.domain] = reason
+    return found
+
+
+def _same_device(counter: DomainEnergy, power: DomainEnergy) -> bool:
+    return power.domain == counter.domain or power.domain.startswith(f"{counter.domain}-")
+
+
+def _disagreement(counter: DomainEnergy, power: DomainEnergy) -> str:
+    if counter.energy_j is None or power.energy_j is None:
+        return ""
+    apart = abs(counter.energy_j - power.energy_j)
+    allowed = DISAGREEMENT * counter.energy_j + _half_width(counter) + _half_width(power)
+    if apart <= allowed:
+        return ""
+    return (
+        f"counter and integral disagree: {counter.energy_j:.4g} J by {counter.domain}, "
+        f"{power.energy_j:.4g} J by {power.domain}"
+    )
+
+
+def _half_width(energy: DomainEnergy) -> float:
+    low, high = energy.relative_low_j, energy.relative_high_j
+    return (high - low) / 2.0 if low is not None and high is not None else 0.0
