@@ -1,1 +1,22 @@
+"""Meters: one sensor a file, all with one interface; imports without torch."""
 
+from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorStatus
+from ttq_energy.meters.codecarbon import CodeCarbonMeter
+from ttq_energy.meters.nvml import NvmlMeter
+from ttq_energy.meters.rapl import RaplMeter
+from ttq_energy.meters.registry import METERS, available_meters, make_meter, probe_all
+
+__all__ = [
+    "METERS",
+    "CodeCarbonMeter",
+    "Domain",
+    "Meter",
+    "NvmlMeter",
+    "Provenance",
+    "RaplMeter",
+    "Reading",
+    "SensorStatus",
+    "available_meters",
+    "make_meter",
+    "probe_all",
+]
