@@ -53,7 +53,8 @@ class CodeCarbonMeter(Meter):
             SensorError: CodeCarbon is not installed, or finds nothing it can use.
         """
         found = _found()
-        self._sources = [source for item in found.hardware for source in _sources(item, found)]
+        sources = [source for item in found.hardware for source in _sources(item, found)]
+        self._sources = sorted(sources, key=lambda source: source.domain.name)
         if not self._sources:
             raise SensorError("codecarbon: it found nothing on this machine that it can estimate")
         self._running = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -105,48 +106,43 @@ class NvmlMeter(Meter):
     def _describe(self, nvml: ModuleType) -> tuple[Domain, ...]:
         domains: list[Domain] = []
         for gpu, reading in zip(self._gpus, self._readings, strict=True):
-            periods = _update_periods(nvml, gpu, reading)
-            shared = {"hardware": gpu.name, "driver": gpu.driver}
+            counter_s, power_s = _update_periods(nvml, gpu, reading)
             board = f"GPU {gpu.index} ({gpu.name}): {_scope(gpu)}"
+            own = Domain(
+                name=f"gpu-{gpu.index}",
+                component="gpu",
+                provenance=Provenance.COUNTER,
+                covers=f"{board}; the driver's energy counter",
+                update_period_s=counter_s,
+                resolution_j=0.001,
+                hardware=gpu.name,
+                driver=gpu.driver,
+                reading="energy",
+            )
+            sampled = replace(
+                own, provenance=Provenance.INTEGRATED, update_period_s=power_s, resolution_j=0.0
+            )
             if gpu.has_counter:
-                domains.append(
-                    Domain(
-                        name=f"gpu-{gpu.index}",
-                        component="gpu",
-                        provenance=Provenance.COUNTER,
-                        covers=f"{board}; the driver's energy counter",
-                        update_period_s=periods[0],
-                        resolution_j=0.001,
-                        reading="energy",
-                        **shared,
-                    )
-                )
+                domains.append(own)
             if reading is not None:
-                domains.append(
-                    Domain(
-                        name=f"gpu-{gpu.index}-power",
-                        component="gpu",
-                        provenance=Provenance.INTEGRATED,
-                        covers=f"{board}; {reading}: {gpu.meaning(nvml, reading)}",
-                        additive=not gpu.has_counter,
-                        update_period_s=periods[1],
-                        reading=reading,
-                        **shared,
-                    )
+                power = replace(
+                    sampled,
+                    name=f"gpu-{gpu.index}-power",
+                    covers=f"{board}; {reading}: {gpu.meaning(nvml, reading)}",
+                    additive=not gpu.has_counter,
+                    reading=reading,
                 )
+                domains.append(power)
             if gpu.module_power:
-                domains.append(
-                    Domain(
-                        name=f"gpu-{gpu.index}-module",
-                        component="soc",
-                        provenance=Provenance.INTEGRATED,
-                        covers=f"the module of GPU {gpu.index}: GPU, CPU and memory together",
-                        additive=False,
-                        update_period_s=periods[1],
-                        reading="module.power.draw.instant",
-                        **shared,
-                    )
+                module = replace(
+                    sampled,
+                    name=f"gpu-{gpu.index}-module",
+                    component="soc",
+                    covers=f"the module of GPU {gpu.index}: GPU, CPU and memory together",
+                    additive=False,
+                    reading="module.power.draw.instant",
                 )
+                domains.append(module)
         return tuple(domains)
 
     @property

@@ -318,11 +318,10 @@ def _other_processes(nvml: ModuleType, handle: Any) -> float:
 def _own_pids() -> set[int]:
     """This process and those it started; in a container also under the host's numbers."""
     own = {os.getpid()}
-    with contextlib.suppress(OSError, ValueError):
-        with open("/proc/self/status") as file:
-            for line in file:
-                if line.startswith("NSpid:"):
-                    own.update(int(number) for number in line.split()[1:])
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("NSpid:"):
+                own.update(int(number) for number in line.split()[1:])
     with contextlib.suppress(Exception):
         import psutil
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -53,5 +54,5 @@ def measure_updates(
 def _spot(times: list[float], steps: list[float]) -> Spot:
     if len(times) < 3:
         return Spot(None, None)
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     return Spot(statistics.median(gaps), min(steps))
