@@ -55,9 +55,16 @@ class CifarResNetOptions(CifarOptions):
     Attributes:
         shortcut: where a block changes shape: "A" subsamples and pads with zero channels (no
             parameters, as published for CIFAR), "B" is a 1x1 convolution.
+        preactivation: normalization and ReLU stand before each convolution (arXiv 1603.05027) and
+            option A averages instead of subsampling: the network of TTQ's released code.
     """
 
     shortcut: str = setting("A", choices=("A", "B"))
+    preactivation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preactivation and self.shortcut != "A":
+            raise InputError("shortcut: must be A with preactivation, got B")
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,15 @@ class AlexNetOptions(ImageOptions):
 
     Attributes:
         variant: "torchvision" is the one-column network of Krizhevsky (2014); "original" is that
-            of 2012 with grouped convolutions and local response normalization, 227 x 227 input.
+            of 2012 with grouped convolutions and local response normalization (60,965,224
+            parameters, 227 x 227 input); "ttq" is that of TTQ's released code, with batch
+            normalization and grouped convolutions.
         image_size: None takes the variant's own, 224 or 227.
-        dropout: probability in the classifier.
+        dropout: probability in the classifier; "ttq" has none.
     """
 
     image_size: int | None = setting(None, low=63)  # type: ignore[assignment]
-    variant: str = setting("torchvision", choices=("torchvision", "original"))
+    variant: str = setting("torchvision", choices=("torchvision", "original", "ttq"))
     dropout: float = setting(0.5, low=0.0, high=1.0)
 
     @property

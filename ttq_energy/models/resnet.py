@@ -28,6 +28,20 @@ class ZeroPadShortcut(nn.Module):
         return functional.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
+class AveragePadShortcut(nn.Module):
+    """Option A of TTQ's released code: 2x2 averages, with the new channels zero."""
+
+    def __init__(self, new_channels: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(2)
+        self.before = new_channels // 2
+        self.after = new_channels - self.before
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C + new, H // 2, W // 2)."""
+        return functional.pad(self.pool(x), (0, 0, 0, 0, self.before, self.after))
+
+
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     """Option B: a 1x1 convolution and batch normalization."""
     return nn.Sequential(
@@ -55,6 +69,31 @@ class BasicBlock(nn.Module):
         branch = self.relu1(self.bn1(self.conv1(x)))
         branch = self.bn2(self.conv2(branch))
         out: torch.Tensor = self.relu2(branch + self.downsample(x))
+        return out
+
+
+class PreactivationBlock(nn.Module):
+    """Normalization and ReLU before each 3x3 convolution; nothing after the sum.
+
+    The first block of a network has neither before its first convolution.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int, *, first: bool) -> None:
+        super().__init__()
+        self.bn1: nn.Module = nn.Identity() if first else nn.BatchNorm2d(in_channels)
+        self.relu1: nn.Module = nn.Identity() if first else nn.ReLU()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.downsample = (
+            AveragePadShortcut(channels - in_channels) if stride != 1 else nn.Identity()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branch = self.conv1(self.relu1(self.bn1(x)))
+        branch = self.conv2(self.relu2(self.bn2(branch)))
+        out: torch.Tensor = branch + self.downsample(x)
         return out
 
 
@@ -147,6 +186,43 @@ class CifarResNet(nn.Module):
         return logits
 
 
+class PreactivationCifarResNet(nn.Module):
+    """The CIFAR network with pre-activation blocks (arXiv 1603.05027), as in TTQ's released code.
+
+    Input (N, in_channels, H, W); output (N, num_classes).
+    """
+
+    def __init__(self, depth: int, in_channels: int = 3, num_classes: int = 10) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu1 = nn.ReLU()
+        self.layer1 = self._stage(16, 16, blocks, first=True)
+        self.layer2 = self._stage(16, 32, blocks)
+        self.layer3 = self._stage(32, 64, blocks)
+        self.bn2 = nn.BatchNorm2d(64)
+        self.relu2 = nn.ReLU()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(64, num_classes)
+        _initialize(self)
+
+    @staticmethod
+    def _stage(
+        in_channels: int, channels: int, blocks: int, *, first: bool = False
+    ) -> nn.Sequential:
+        head = PreactivationBlock(in_channels, channels, 1 if first else 2, first=first)
+        rest = (PreactivationBlock(channels, channels, 1, first=False) for _ in range(blocks - 1))
+        return nn.Sequential(head, *rest)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.layer3(self.layer2(self.layer1(x)))))
+        logits: torch.Tensor = self.fc(self.flatten(self.avgpool(x)))
+        return logits
+
+
 class ResNet(nn.Module):
     """The ImageNet network, section 4.1: 64 to 512 channels, projection shortcuts.
 
@@ -182,7 +258,11 @@ class ResNet(nn.Module):
         return logits
 
 
-def cifar_resnet(options: CifarResNetOptions, depth: int) -> CifarResNet:
+def cifar_resnet(
+    options: CifarResNetOptions, depth: int
+) -> CifarResNet | PreactivationCifarResNet:
+    if options.preactivation:
+        return PreactivationCifarResNet(depth, options.in_channels, options.num_classes)
     return CifarResNet(depth, options.in_channels, options.num_classes, options.shortcut)
 
 
