@@ -73,9 +73,7 @@ def _folded(model: nn.Module, example_input: Any) -> tuple[nn.Module, bool]:
     return graph_module, True
 
 
-def _fastest(
-    candidates: list[tuple[nn.Module, str]], example_input: Any
-) -> tuple[nn.Module, str]:
+def _fastest(candidates: list[tuple[nn.Module, str]], example_input: Any) -> tuple[nn.Module, str]:
     """The candidate with the least median time over interleaved runs."""
     arguments = _arguments(example_input)
     times: list[list[float]] = [[] for _ in candidates]

@@ -96,9 +96,7 @@ def ternary_conv2d(
     if groups < 1 or out % groups:
         raise InputError(f"groups: expected a divisor of {out} outputs, got {groups}")
     if x.dim() != 4 or x.shape[1] != channels * groups:
-        raise InputError(
-            f"x: expected shape (n, {channels * groups}, h, w), got {tuple(x.shape)}"
-        )
+        raise InputError(f"x: expected shape (n, {channels * groups}, h, w), got {tuple(x.shape)}")
     for name, size, kernel, pad, spread in (
         ("height", x.shape[2], kernel_height, padding[0], dilation[0]),
         ("width", x.shape[3], kernel_width, padding[1], dilation[1]),
@@ -110,7 +108,17 @@ def ternary_conv2d(
             )
     check_bias(bias, out)
     return ops.conv2d(
-        x, w.packed, w.scale_pos, w.scale_neg, bias, None, w.shape, stride, padding, dilation,
-        groups, w.activations == "int8", False,
+        x,
+        w.packed,
+        w.scale_pos,
+        w.scale_neg,
+        bias,
+        None,
+        w.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        w.activations == "int8",
+        False,
     )
-

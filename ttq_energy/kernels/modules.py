@@ -256,3 +256,12 @@ class TernaryConv1d(TernaryConv2d):
 
 def _single(value: int | tuple[int]) -> int:
     return value if isinstance(value, int) else value[0]
+
+
+def __getattr__(name: str) -> Any:
+    # recurrent builds on this module; reached from here too, so that all modules have one home.
+    if name in ("TernaryLSTM", "TernaryGRU"):
+        from ttq_energy.kernels import recurrent
+
+        return getattr(recurrent, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

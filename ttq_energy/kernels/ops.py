@@ -28,9 +28,7 @@ _LIBRARY.define(
 )
 
 
-def output_size(
-    size: int, kernel: int, stride: int, padding: int, dilation: int
-) -> int:
+def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """Length of a convolution's output along one dimension."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
@@ -85,16 +83,33 @@ def _reference_conv2d(
 
 
 def _fake_linear(
-    x: Tensor, packed: Tensor, scale_pos: Tensor, scale_neg: Tensor,
-    bias: Tensor | None, residual: Tensor | None, out_features: int, int8: bool, relu: bool,
+    x: Tensor,
+    packed: Tensor,
+    scale_pos: Tensor,
+    scale_neg: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_features: int,
+    int8: bool,
+    relu: bool,
 ) -> Tensor:
     return x.new_empty(*x.shape[:-1], out_features)
 
 
 def _fake_conv2d(
-    x: Tensor, packed: Tensor, scale_pos: Tensor, scale_neg: Tensor,
-    bias: Tensor | None, residual: Tensor | None, shape: Sequence[int], stride: Sequence[int],
-    padding: Sequence[int], dilation: Sequence[int], groups: int, int8: bool, relu: bool,
+    x: Tensor,
+    packed: Tensor,
+    scale_pos: Tensor,
+    scale_neg: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    int8: bool,
+    relu: bool,
 ) -> Tensor:
     height, width = (
         output_size(x.shape[2 + i], shape[2 + i], stride[i], padding[i], dilation[i])
@@ -150,6 +165,32 @@ def conv2d(
     """As :func:`linear`, for a convolution of weight ``shape`` (out, in/groups, kh, kw)."""
     run = conv2d_operator if _runs_natively(x) else _reference_conv2d
     return run(
-        x, packed, scale_pos, scale_neg, bias, residual, shape, stride, padding, dilation,
-        groups, int8, relu,
+        x,
+        packed,
+        scale_pos,
+        scale_neg,
+        bias,
+        residual,
+        shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        int8,
+        relu,
     )
+
+
+def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The pointwise part of an LSTM step: gates (batch, 4 hidden) in torch's order i, f, g, o."""
+    i, f, g, o = gates.chunk(4, -1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def gru_cell(inputs: Tensor, hidden: Tensor, h: Tensor) -> Tensor:
+    """The pointwise part of a GRU step: both products (batch, 3 hidden) in torch's order r, z, n."""
+    input_r, input_z, input_n = inputs.chunk(3, -1)
+    hidden_r, hidden_z, hidden_n = hidden.chunk(3, -1)
+    n = torch.tanh(input_n + (input_r + hidden_r).sigmoid() * hidden_n)
+    return n + (input_z + hidden_z).sigmoid() * (h - n)

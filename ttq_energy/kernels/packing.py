@@ -105,8 +105,7 @@ def _pack(
         raise unknown_name("activations", activations, ACTIVATIONS)
     if matrix.shape[1] > LARGEST_COLUMNS:
         raise InputError(
-            f"codes: expected at most {LARGEST_COLUMNS} inputs to an output,"
-            f" got {matrix.shape[1]}"
+            f"codes: expected at most {LARGEST_COLUMNS} inputs to an output, got {matrix.shape[1]}"
         )
     out = codes.shape[0]
     pos = _scale(w_pos, "w_pos", out, codes.device)

@@ -1,0 +1,183 @@
+"""Triton kernels of the linear layer: tiles on tensor cores, and one vector on plain lanes."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ttq_energy.kernels.gpu.pieces import (
+    accumulate,
+    add_partials,
+    scaled,
+    store_output,
+)
+
+
+@triton.jit
+def linear_kernel(
+    x_ptr,
+    x_scale_ptr,
+    words_ptr,
+    scale_pos_ptr,
+    scale_neg_ptr,
+    bias_ptr,
+    residual_ptr,
+    y_ptr,
+    partial_ptr,
+    counter_ptr,
+    batch,
+    rows_total,
+    columns_total,
+    x_stride,
+    chunks,
+    parts,
+    G: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    INT8: tl.constexpr,
+    SPLIT_FP32: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
+    WHOLE: tl.constexpr,
+    SPLIT_K: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+):
+    """y (batch, rows) = x (batch, columns) times the ternary matrix, transposed.
+
+    The tile is (rows, batch), with the weights as the left operand: decoded in registers, they
+    go into the tensor cores without a detour through shared memory, and a batch of a few takes
+    the narrow side. ``words_ptr`` points at 16-bit words, or for INT8 at bytes; x is then int8 in
+    the order of ``layout.interleaved``. WHOLE: columns fill the last chunk.
+    """
+    WIDTH: tl.constexpr = 2 * G if INT8 else G
+    BLOCKS: tl.constexpr = 4 if INT8 else 8
+    SUM: tl.constexpr = tl.int32 if INT8 else tl.float32
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    items = tl.program_id(1) * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    part = tl.program_id(2)
+    lanes = tl.arange(0, WIDTH)
+    row_inside = (rows < rows_total)[:, None]
+    item_inside = (items < batch)[None, :]
+    words_at = words_ptr + rows[:, None].to(tl.int64) * WIDTH + lanes[None, :]
+    x_at = x_ptr + items[None, :].to(tl.int64) * x_stride + lanes[:, None]
+    signed_sum = tl.zeros((BLOCK_ROWS, BLOCK_BATCH), SUM)
+    magnitude_sum = tl.zeros((BLOCK_ROWS, BLOCK_BATCH), SUM)
+    each = tl.cdiv(chunks, parts)
+    first = part * each
+    for chunk in tl.range(first, tl.minimum(first + each, chunks)):
+        step = chunk.to(tl.int64) * rows_total * WIDTH
+        words = tl.load(words_at + step, mask=row_inside, other=0)
+        for block in tl.static_range(BLOCKS):
+            column = (chunk * BLOCKS + block) * WIDTH
+            known = item_inside
+            if not WHOLE:
+                known = item_inside & (column + lanes < columns_total)[:, None]
+            x = tl.load(x_at + column, mask=known, other=0)
+            signed_sum, magnitude_sum = accumulate(
+                words, x, signed_sum, magnitude_sum, block, INT8, SPLIT_FP32, SYMMETRIC
+            )
+    ready = True
+    if SPLIT_K:
+        tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+        signed_sum, magnitude_sum, ready = add_partials(
+            signed_sum, magnitude_sum, partial_ptr, counter_ptr, tile, part, parts, SYMMETRIC
+        )
+    if ready:
+        scale_pos = tl.load(scale_pos_ptr + rows[:, None], mask=row_inside, other=0.0)
+        scale_neg = tl.load(scale_neg_ptr + rows[:, None], mask=row_inside, other=0.0)
+        x_scale = 1.0
+        if INT8:
+            x_scale = tl.load(x_scale_ptr + items[None, :], mask=item_inside, other=0.0)
+        y = scaled(signed_sum, magnitude_sum, scale_pos, scale_neg, x_scale, INT8, SYMMETRIC)
+        offsets = items[None, :].to(tl.int64) * rows_total + rows[:, None]
+        store_output(
+            y,
+            y_ptr,
+            bias_ptr,
+            residual_ptr,
+            rows[:, None],
+            item_inside,
+            row_inside,
+            offsets,
+            HAS_BIAS,
+            HAS_RESIDUAL,
+            RELU,
+        )
+
+
+@triton.jit
+def vector_kernel(
+    x_ptr,
+    words_ptr,
+    scale_pos_ptr,
+    scale_neg_ptr,
+    bias_ptr,
+    residual_ptr,
+    y_ptr,
+    partial_ptr,
+    counter_ptr,
+    rows_total,
+    columns_total,
+    chunks,
+    parts,
+    G: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
+    WHOLE: tl.constexpr,
+    SPLIT_K: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+):
+    """y (rows,) = the ternary matrix times one x (columns,), in float32 on plain lanes.
+
+    Codes at the top of a 32-bit word are the float32 numbers +-2 and 0, as they are in 16 bits.
+    """
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    part = tl.program_id(1)
+    lanes = tl.arange(0, G)
+    row_inside = rows < rows_total
+    words_at = words_ptr + rows[:, None].to(tl.int64) * G + lanes[None, :]
+    signed_sum = tl.zeros((BLOCK_ROWS, G), tl.float32)
+    magnitude_sum = tl.zeros((BLOCK_ROWS, G), tl.float32)
+    each = tl.cdiv(chunks, parts)
+    first = part * each
+    for chunk in tl.range(first, tl.minimum(first + each, chunks)):
+        step = chunk.to(tl.int64) * rows_total * G
+        words = tl.load(words_at + step, mask=row_inside[:, None], other=0).to(tl.int32)
+        for block in tl.static_range(8):
+            column = (chunk * 8 + block) * G + lanes
+            if WHOLE:
+                x = tl.load(x_ptr + column).to(tl.float32)
+            else:
+                x = tl.load(x_ptr + column, mask=column < columns_total, other=0.0).to(tl.float32)
+            bits = words << (16 + 8 * (1 - block % 2) + 2 * (block // 2))
+            signed_sum += (bits & -1073741824).to(tl.float32, bitcast=True) * x[None, :]
+            if not SYMMETRIC:
+                magnitude_sum += (bits & 1073741824).to(tl.float32, bitcast=True) * x[None, :]
+    signed = tl.sum(signed_sum, axis=1, keep_dims=True)
+    magnitude = tl.sum(magnitude_sum, axis=1, keep_dims=True)
+    ready = True
+    if SPLIT_K:
+        signed, magnitude, ready = add_partials(
+            signed, magnitude, partial_ptr, counter_ptr, tl.program_id(0), part, parts, SYMMETRIC
+        )
+    if ready:
+        inside = row_inside[:, None]
+        scale_pos = tl.load(scale_pos_ptr + rows[:, None], mask=inside, other=0.0)
+        scale_neg = tl.load(scale_neg_ptr + rows[:, None], mask=inside, other=0.0)
+        y = scaled(signed, magnitude, scale_pos, scale_neg, 1.0, False, SYMMETRIC)
+        store_output(
+            y,
+            y_ptr,
+            bias_ptr,
+            residual_ptr,
+            rows[:, None],
+            inside,
+            inside,
+            rows[:, None],
+            HAS_BIAS,
+            HAS_RESIDUAL,
+            RELU,
+        )
