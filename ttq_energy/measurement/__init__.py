@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from ttq_energy.measurement.comparisons import compare_measurements
     from ttq_energy.measurement.energy import DomainEnergy, Energy
     from ttq_energy.measurement.monitor import EnergyMonitor, Window
-    from ttq_energy.measurement.power_energy import PowerEnergy, energy_from_power
-    from ttq_energy.measurement.power_sensor import Sensor
+    from ttq_energy.measurement.nvidia_sensors import nvml_sensor
+    from ttq_energy.measurement.power_energy import (
+        EnergyRatio,
+        PowerEnergy,
+        energy_from_power,
+        energy_ratio,
+    )
+    from ttq_energy.measurement.power_sensor import Sensor, generic_sensor
     from ttq_energy.measurement.protocol import ProtocolResult, Workload, run_protocol
     from ttq_energy.measurement.statistics import Comparison, compare
 
@@ -29,7 +35,11 @@ _HOMES = {
     "Workload": "protocol",
     "compare": "statistics",
     "compare_measurements": "comparisons",
+    "EnergyRatio": "power_energy",
     "energy_from_power": "power_energy",
+    "energy_ratio": "power_energy",
+    "generic_sensor": "power_sensor",
+    "nvml_sensor": "nvidia_sensors",
     "run_protocol": "protocol",
 }
 
@@ -38,6 +48,7 @@ __all__ = [
     "DomainEnergy",
     "Energy",
     "EnergyMonitor",
+    "EnergyRatio",
     "PowerEnergy",
     "ProtocolResult",
     "Sensor",
@@ -46,6 +57,9 @@ __all__ = [
     "compare",
     "compare_measurements",
     "energy_from_power",
+    "energy_ratio",
+    "generic_sensor",
+    "nvml_sensor",
     "run_protocol",
 ]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.measurement.counters import counter_energy
 from ttq_energy.measurement.energy import DomainEnergy, Energy, combine, unresolved
+from ttq_energy.measurement.nvidia_sensors import nvml_sensor
 from ttq_energy.measurement.polling import TRACE_S, Series, read_safely
-from ttq_energy.measurement.power_energy import energy_from_power
+from ttq_energy.measurement.power_energy import PEAK_LOAD, energy_from_power, spread_half_j
 from ttq_energy.measurement.power_sensor import Sensor, sensor_of
 from ttq_energy.measurement.sampler import ThreadSampler, recipe_of, start_sampler
 from ttq_energy.meters.base import Domain, Meter, Provenance, Reading
@@ -352,7 +354,10 @@ class EnergyMonitor:
         near = max(TRACE_S, domain.update_period_s) * 2.0
         _, power = self.power_trace(domain.name, window.start_s - near, window.end_s + near)
         peak = float(power.max()) if power.size else 0.0
-        return counter_energy(domain, meter, first, last, window.duration_s, peak)
+        energy = counter_energy(domain, meter, first, last, window.duration_s, peak)
+        if domain.component == "gpu" and domain.hardware:
+            energy = _with_gain_spread(energy, domain, peak)
+        return energy
 
     def _polled_energy(self, window: Window, domain: Domain, meter: str) -> DomainEnergy:
         assert window.end_s is not None
@@ -389,6 +394,18 @@ class EnergyMonitor:
             relative_low_j=energy.relative_low_j,
             relative_high_j=energy.relative_high_j,
         )
+
+
+def _with_gain_spread(energy: DomainEnergy, domain: Domain, peak_w: float) -> DomainEnergy:
+    """A GPU's energy counter sums what its power sensor reads: it has the sensor's gain."""
+    if energy.energy_j is None or energy.relative_low_j is None or energy.duration_s <= 0:
+        return energy
+    sensor = nvml_sensor(domain.hardware, domain.driver or None)
+    mean_w = energy.energy_j / energy.duration_s
+    full_power = sensor.full_power_w or max(peak_w, mean_w) / PEAK_LOAD
+    edges = energy.energy_j - energy.relative_low_j
+    half = math.hypot(edges, spread_half_j(energy.energy_j, energy.duration_s, full_power, sensor))
+    return replace(energy, low_j=max(energy.energy_j - half, 0.0), high_j=energy.energy_j + half)
 
 
 def _counter_power(

@@ -1,0 +1,123 @@
+"""The power behind readings that average it: regularized inversion of the sensor's kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttq_energy.measurement.power_sensor import Sensor
+from ttq_energy.measurement.updates import Updates
+
+FloatArray = NDArray[np.float64]
+
+SMOOTHING = 0.5
+"""Weight of the total variation against the misfit; see docs/measurement.md for how it was set."""
+EDGE_WEIGHT = 0.01
+"""Steps of the power are expected at the window's ends: they cost this share of one elsewhere."""
+NOISE_SHARE = 0.005
+NOISE_FLOOR_W = 0.3
+"""Noise of a reading: this share of the range of the readings, and never below the floor."""
+ITERATIONS = 8
+
+
+@dataclass(frozen=True)
+class Power:
+    """Piecewise constant power.
+
+    Attributes:
+        edges_s: (n + 1,) bin edges; the window's ends are among them.
+        power_w: (n,) power in each bin.
+        residual_sd_w: standard deviation of what the readings leave unexplained.
+    """
+
+    edges_s: FloatArray
+    power_w: FloatArray
+    residual_sd_w: float
+
+    def energy_j(self, start_s: float, end_s: float) -> float:
+        """Energy between two times inside the bins."""
+        left = np.maximum(self.edges_s[:-1], start_s)
+        right = np.minimum(self.edges_s[1:], end_s)
+        return float(np.sum(self.power_w * np.maximum(right - left, 0.0)))
+
+    def range_w(self, start_s: float, end_s: float) -> float:
+        """Largest less smallest power between two times; 0 where there is no bin."""
+        inside = (self.edges_s[1:] > start_s) & (self.edges_s[:-1] < end_s)
+        return float(np.ptp(self.power_w[inside])) if inside.any() else 0.0
+
+
+def deconvolve(updates: Updates, start_s: float, end_s: float, sensor: Sensor) -> Power:
+    """Find the power in and around a window from a sensor's updates.
+
+    Minimises the squared misfit of the kernel's averages plus the total variation of the power,
+    by iteratively reweighted least squares. Total variation keeps steps sharp, as loads have
+    them, and does not let the inversion of a long average amplify its noise.
+
+    Args:
+        updates: covering the window and, where there are any, ``reach_s`` around it.
+        start_s, end_s: the window.
+        sensor: its kernel.
+    """
+    from scipy import sparse
+    from scipy.sparse.linalg import spsolve
+
+    margin = sensor.reach_s + 3.0 * sensor.update_period_s
+    near = (updates.t_s > start_s - margin) & (updates.t_s < end_s + margin)
+    t, y = updates.t_s[near], updates.power_w[near]
+    bin_s = max(min(sensor.window_s, sensor.update_period_s) / 2.0, sensor.update_period_s / 8.0)
+    edges = _bins(start_s, end_s, margin + sensor.reach_s, margin, bin_s)
+    forward = _kernel_matrix(t, edges, sensor)
+    noise = max(NOISE_SHARE * float(np.ptp(y)), NOISE_FLOOR_W)
+    n = edges.size - 1
+    step = sparse.diags([-np.ones(n - 1), np.ones(n - 1)], [0, 1], shape=(n - 1, n), format="csr")
+    free = np.ones(n - 1)
+    for end in (start_s, end_s):
+        free[int(np.argmin(np.abs(edges[1:-1] - end)))] = EDGE_WEIGHT
+    misfit = (forward.T @ forward) / noise**2 + 1e-9 * sparse.eye(n)
+    target = forward.T @ y / noise**2
+    weight = np.full(n - 1, 1.0 / noise)
+    power = np.full(n, float(y.mean()))
+    for _ in range(ITERATIONS):
+        penalty = step.T @ sparse.diags(SMOOTHING * weight * free / noise) @ step
+        power = spsolve((misfit + penalty).tocsc(), target)
+        weight = 1.0 / np.maximum(np.abs(step @ power), noise)
+    residual = forward @ power - y
+    return Power(edges, np.maximum(power, 0.0), float(residual.std()))
+
+
+def _bins(
+    start_s: float, end_s: float, before_s: float, after_s: float, bin_s: float
+) -> FloatArray:
+    def span(low: float, high: float) -> FloatArray:
+        return np.linspace(low, high, max(1, round((high - low) / bin_s)) + 1)
+
+    return np.concatenate(
+        [
+            span(start_s - before_s, start_s)[:-1],
+            span(start_s, end_s)[:-1],
+            span(end_s, end_s + after_s),
+        ]
+    )
+
+
+def _kernel_matrix(t: FloatArray, edges: FloatArray, sensor: Sensor):  # type: ignore[no-untyped-def]
+    """(updates, bins) weights of each bin's power in each update; every row sums to one."""
+    from scipy import sparse
+
+    first = np.maximum(np.searchsorted(edges, t - sensor.reach_s, side="right") - 1, 0)
+    last = np.minimum(np.searchsorted(edges, t, side="left"), edges.size - 1)
+    counts = np.maximum(last - first, 0)
+    rows = np.repeat(np.arange(t.size), counts)
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = first[rows] + offsets
+    age_new = np.maximum(t[rows] - edges[columns + 1], 0.0)
+    age_old = np.minimum(t[rows] - edges[columns], sensor.reach_s)
+    if sensor.kernel == "exponential":
+        weights = np.exp(-age_new / sensor.window_s) - np.exp(-age_old / sensor.window_s)
+    else:
+        weights = np.maximum(age_old - age_new, 0.0)
+    matrix = sparse.csr_matrix((weights, (rows, columns)), shape=(t.size, edges.size - 1))
+    totals = np.asarray(matrix.sum(axis=1)).ravel()
+    return sparse.diags(1.0 / np.where(totals > 0, totals, 1.0)) @ matrix
