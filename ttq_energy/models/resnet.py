@@ -258,9 +258,7 @@ class ResNet(nn.Module):
         return logits
 
 
-def cifar_resnet(
-    options: CifarResNetOptions, depth: int
-) -> CifarResNet | PreactivationCifarResNet:
+def cifar_resnet(options: CifarResNetOptions, depth: int) -> CifarResNet | PreactivationCifarResNet:
     if options.preactivation:
         return PreactivationCifarResNet(depth, options.in_channels, options.num_classes)
     return CifarResNet(depth, options.in_channels, options.num_classes, options.shortcut)
