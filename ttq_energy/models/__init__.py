@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ttq_energy.models.registry import (
     ModelInfo,
+    OptionInfo,
     available,
     build,
     example_input,
-    option_fields,
+    options_of,
 )
 
-__all__ = ["ModelInfo", "available", "build", "example_input", "option_fields"]
+__all__ = ["ModelInfo", "OptionInfo", "available", "build", "example_input", "options_of"]

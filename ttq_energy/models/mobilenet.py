@@ -58,7 +58,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Input (N, in_channels, H, W); output (N, num_classes). Parameters bear torchvision's names."""
+    """Input (N, in_channels, H, W); output (N, num_classes). Names are torchvision's."""
 
     def __init__(
         self,

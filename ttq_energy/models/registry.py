@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
+import inspect
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ttq_energy.errors import InputError, unknown_name
@@ -35,6 +36,15 @@ class ModelInfo:
     parameters: int
     input_shape: tuple[int, ...]
     source: str
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """One option of a network, with the value that it has where none is given."""
+
+    name: str
+    default: Any
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,7 @@ def build(name: str, **options: Any) -> nn.Module:
     Args:
         name: a registered name (see :func:`available`), ``timm:NAME``, ``torchvision:NAME``,
             ``hf:NAME`` or ``package.module:function``.
-        options: of that network; see :func:`option_fields` for a registered one.
+        options: of that network; see :func:`options_of` for a registered one.
 
     Raises:
         InputError: an unknown name or option, a value out of range, or a package that is not
@@ -219,9 +229,27 @@ def example_input(name: str, batch_size: int = 1, **options: Any) -> torch.Tenso
     return batch
 
 
-def option_fields(name: str) -> dict[str, Any]:
-    """The options of a registered network and their defaults."""
-    return {f.name: f.default for f in dataclasses.fields(_entry(name).options)}
+def options_of(name: str) -> list[OptionInfo]:
+    """The options of a registered network; InputError where there is no network of that name."""
+    kind = _entry(name).options
+    meanings: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        meanings |= _attributes(cls.__doc__ or "")
+    return [OptionInfo(f.name, f.default, meanings.get(f.name, "")) for f in fields(kind)]
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """What a class's docstring says of its attributes, each in one line."""
+    found: dict[str, str] = {}
+    name = ""
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    for line in section.splitlines():
+        head = re.fullmatch(r"    (\w+): (.*)", line)
+        if head:
+            name, found[head[1]] = head[1], head[2]
+        elif name:
+            found[name] += " " + line.strip()
+    return found
 
 
 def _outside() -> Any:
@@ -239,15 +267,3 @@ def _read(entry: Entry, options: Mapping[str, Any]) -> Any:
     given = {**model_options.PRESETS.get(str(preset), {}), **options}
     source = f"model '{entry.name}'"
     return read_record(entry.options, given, Document(source, given))
-
-
-__all__ = [
-    "ENTRIES",
-    "PREFIXES",
-    "Entry",
-    "ModelInfo",
-    "available",
-    "build",
-    "example_input",
-    "option_fields",
-]

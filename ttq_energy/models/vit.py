@@ -1,4 +1,4 @@
-"""Vision transformers: Dosovitskiy et al. (arXiv 2010.11929); S/16 from Touvron et al. (2012.12877).
+"""Vision transformers (arXiv 2010.11929); the S/16 is that of DeiT (arXiv 2012.12877).
 
 Parameters bear timm's names, so that its checkpoints load.
 """
