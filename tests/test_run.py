@@ -49,6 +49,16 @@ def test_absent_tables_are_empty_with_all_columns(run):
     assert list(run.comparisons.columns) == TABLES["comparisons"].names
 
 
+def test_put_takes_the_place_of_the_rows_it_names(run):
+    run.append("comparisons", [{"model": "a", "batch_size": b, "ratio": b / 3} for b in (1, 2)])
+    run.put("comparisons", [{"model": "a", "batch_size": 2, "rounds": 7}], model="a", batch_size=2)
+    frame = run.comparisons
+    assert frame["batch_size"].tolist() == [1, 2]
+    assert frame["ratio"].iloc[0] == 1 / 3
+    assert frame["rounds"].iloc[1] == 7
+    assert frame["ratio"].isna().tolist() == [False, True]
+
+
 def test_unknown_table_and_column(run):
     with pytest.raises(InputError, match="did you mean 'comparisons'"):
         run.tables["comparison"]

@@ -236,6 +236,10 @@ class Run:
 
         Columns left out are empty; a column that the table does not have is a programming error.
         """
+        path = self.folder / TABLES[table].file
+        self._write(table, rows, before=_read_text(path) if path.exists() else "")
+
+    def _write(self, table: str, rows: Iterable[Mapping[str, Any]], before: str) -> None:
         schema = TABLES[table]
         fresh = [dict(row) for row in rows]
         for row in fresh:
@@ -243,7 +247,6 @@ class Run:
             if extra:
                 raise KeyError(f"{table} has no column {sorted(extra)}")
         path = self.folder / schema.file
-        before = _read_text(path) if path.exists() else ""
         with atomic_writer(path, "wb") as stream:
             text = io.StringIO(newline="")
             text.write(before)
@@ -255,10 +258,25 @@ class Run:
             data = text.getvalue().encode()
             stream.write(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
-    def replace(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write a table anew."""
-        (self.folder / TABLES[table].file).unlink(missing_ok=True)
-        self.append(table, rows)
+    def put(self, table: str, rows: Iterable[Mapping[str, Any]], **where: str | int) -> None:
+        """Write rows in the place of those whose columns equal ``where``, in one step.
+
+        So a stage that is done again after an interrupt leaves no row twice.
+        """
+        path = self.folder / TABLES[table].file
+        kept: list[dict[str, Any]] = []
+        if path.exists():
+            frame = self.tables[table]
+            same = [
+                all(row[column] == value for column, value in where.items())
+                for row in frame.to_dict("records")
+            ]
+            kept = [
+                {name: value for name, value in row.items() if not _missing(value)}
+                for row, drop in zip(frame.to_dict("records"), same, strict=True)
+                if not drop
+            ]
+        self._write(table, [*kept, *rows], before="")
 
     def update(self, **entries: Any) -> None:
         """Set entries of run.json and write it."""
@@ -385,6 +403,12 @@ def _read_table(path: Path, schema: Table) -> pd.DataFrame:
         if kind == "Int64" and not frame[name].isna().any():
             frame[name] = frame[name].astype("int64")
     return frame
+
+
+def _missing(value: Any) -> bool:
+    import pandas as pd
+
+    return value is None or value is pd.NA or value != value
 
 
 def _cell(value: Any) -> Any:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
         energy_ratio,
     )
     from ttq_energy.measurement.power_sensor import Sensor, generic_sensor
-    from ttq_energy.measurement.protocol import ProtocolResult, Workload, run_protocol
+    from ttq_energy.measurement.protocol import (
+        ProtocolInterrupted,
+        ProtocolResult,
+        Workload,
+        run_protocol,
+    )
     from ttq_energy.measurement.statistics import Comparison, compare
 
 _HOMES = {
@@ -29,6 +34,7 @@ _HOMES = {
     "Energy": "energy",
     "EnergyMonitor": "monitor",
     "PowerEnergy": "power_energy",
+    "ProtocolInterrupted": "protocol",
     "ProtocolResult": "protocol",
     "Sensor": "power_sensor",
     "Window": "monitor",
@@ -50,6 +56,7 @@ __all__ = [
     "EnergyMonitor",
     "EnergyRatio",
     "PowerEnergy",
+    "ProtocolInterrupted",
     "ProtocolResult",
     "Sensor",
     "Window",

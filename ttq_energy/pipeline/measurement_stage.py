@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ttq_energy.measurement import Workload, compare_measurements, run_protocol
+from ttq_energy.measurement import (
+    ProtocolInterrupted,
+    ProtocolResult,
+    Workload,
+    compare_measurements,
+    run_protocol,
+)
 from ttq_energy.pipeline.executables import Executable, executable
 from ttq_energy.pipeline.plan import Plan, Subject
 from ttq_energy.pipeline.training_stage import trained_model
@@ -97,22 +103,33 @@ def measure(
             )
             for item in executables
         ]
-        result = run_protocol(
-            workloads,
-            model=model,
-            device=device,
-            batch_size=len(example),
-            spec=spec,
-            monitor=monitor,
-            on_event=told,
-        )
-    run.append("measurements", result.measurements)
-    run.append("traces", result.traces)
+        try:
+            result = run_protocol(
+                workloads,
+                model=model,
+                device=device,
+                batch_size=len(example),
+                spec=spec,
+                monitor=monitor,
+                on_event=told,
+                baseline=baseline,
+            )
+        except ProtocolInterrupted as stopped:
+            _keep(run, stopped.result, model, len(example), baseline)
+            raise
+    _keep(run, result, model, len(example), baseline)
+
+
+def _keep(run: Run, result: ProtocolResult, model: str, batch_size: int, baseline: str) -> None:
+    """Write what was measured; a measurement done again takes the place of the unfinished one."""
+    where: dict[str, str | int] = {"model": model, "batch_size": batch_size}
+    run.put("measurements", result.measurements, **where)
+    run.put("traces", result.traces, **where)
     rows = run.measurements
-    here = rows[(rows["model"] == model) & (rows["batch_size"] == len(example))]
-    run.append("comparisons", compare_measurements(here, baseline=baseline))
+    here = rows[(rows["model"] == model) & (rows["batch_size"] == batch_size)]
+    run.put("comparisons", compare_measurements(here, baseline=baseline), **where)
     for message in result.messages:
-        run.add_message(f"{model}, batch size {len(example)}: {message}")
+        run.add_message(f"{model}, batch size {batch_size}: {message}")
 
 
 def _call(module: torch.nn.Module, example: torch.Tensor) -> Any:

@@ -109,16 +109,11 @@ def _train_one(
         progress=progress,
         fine_tune=variant.quantizer is not None and variant.start == "fp32",
     )
-    others = [
-        row
-        for row in run.training.to_dict("records")
-        if (row["model"], row["variant"], row["seed"]) != (subject.title, variant.name, seed)
-    ]
     rows = [
         {**_row(r, subject, variant, seed), "selected": r.epoch == result.selected_epoch}
         for r in result.records
     ]
-    run.replace("training", [*others, *rows])
+    run.put("training", rows, model=subject.title, variant=variant.name, seed=seed)
 
 
 def _row(record: Any, subject: Subject, variant: Variant, seed: int) -> dict[str, Any]:
