@@ -1,0 +1,141 @@
+"""Modelled energy on accelerators: always hatched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ttq_energy.reporting.formatting import interval, number, scale_for
+from ttq_energy.reporting.plots.style import (
+    FULL_IN,
+    HATCH,
+    INK,
+    annotate_value,
+    component_colors,
+    error_bar,
+    modelled,
+    new_figure,
+    style,
+    variant_color,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def component_bars(
+    components: pd.DataFrame, totals: pd.DataFrame, width: float = FULL_IN
+) -> Figure:
+    """Modelled energy of one inference by component, a panel a target, a bar a variant.
+
+    Args:
+        components: rows of ``tables.estimate_components`` of one model.
+        totals: rows of ``tables.estimate_totals`` of the same model, for the ranges.
+        width: of the figure in inches.
+    """
+    targets = list(dict.fromkeys(components["target"]))
+    names = list(dict.fromkeys(components["component"]))
+    variants = list(dict.fromkeys(components["variant"]))
+    colors = component_colors(names)
+    across = 2 if width > 5 and len(targets) > 1 else 1
+    down = -(-len(targets) // across)
+    with style():
+        height = (0.6 + 0.2 * len(variants)) * down + 0.3
+        figure, panels = new_figure(width, height, down, across, sharey=True)
+        for axes, target in zip(panels, targets, strict=False):
+            part = components[components["target"] == target]
+            total = totals[totals["target"] == target].set_index("variant")
+            scale = scale_for(total["energy_j"], "J")
+            for place, variant in enumerate(variants):
+                left = 0.0
+                for row in part[part["variant"] == variant].itertuples():
+                    value = float(row.energy_j) * scale.factor
+                    color = colors[str(row.component)]
+                    (patch,) = axes.barh(
+                        -place,
+                        value,
+                        0.66,
+                        left=left,
+                        color="none",
+                        edgecolor=color,
+                        hatch=HATCH,
+                        linewidth=0.8,
+                    )
+                    left += value
+                    annotate_value(
+                        patch,
+                        f"{target}, {variant}: {row.component} {number(value, 3)} {scale.unit} "
+                        "(modelled)",
+                    )
+                if variant in total.index:
+                    ends = total.loc[variant, ["energy_low_j", "energy_high_j"]] * scale.factor
+                    error_bar(
+                        axes, left, -place, low=ends.iloc[0], high=ends.iloc[1], vertical=False
+                    )
+            axes.set_title(target)
+            axes.set_yticks([-place for place in range(len(variants))])
+            axes.set_yticklabels(variants)
+            axes.set_xlim(left=0.0)
+            axes.grid(visible=False, axis="y")
+            axes.set_xlabel(f"energy per inference (modelled) [{scale.unit}]")
+        for axes in panels[len(targets) :]:
+            axes.remove()
+        handles = [
+            Patch(facecolor="none", edgecolor=colors[n], hatch=HATCH, label=n) for n in names
+        ]
+        figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(names)))
+        return figure
+
+
+def ratio_by_place(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
+    """Energy ratios to full precision: measured here, solid, beside modelled targets, hatched.
+
+    Args:
+        frame: rows of ``tables.measured_and_modelled`` of one model.
+        width: of the figure in inches.
+    """
+    places = list(dict.fromkeys(zip(frame["where"], frame["batch_size"], frame["provenance"])))
+    variants = list(dict.fromkeys(frame["variant"]))
+    thick = 0.8 / len(variants)
+    with style():
+        figure, (axes,) = new_figure(width, 0.8 + len(places) * (0.1 + 0.13 * len(variants)))
+        for place, (where, batch, how) in enumerate(places):
+            part = frame[(frame["where"] == where) & (frame["batch_size"] == batch)]
+            for row in part[part["provenance"] == how].itertuples():
+                index = variants.index(row.variant)
+                y = -place - (index - (len(variants) - 1) / 2) * thick
+                color, soft = variant_color(str(row.variant)), modelled(how)
+                (patch,) = axes.barh(
+                    y,
+                    float(row.ratio),
+                    thick * 0.9,
+                    color="none" if soft else color,
+                    edgecolor=color,
+                    hatch=HATCH if soft else None,
+                    linewidth=0.8,
+                )
+                error_bar(
+                    axes,
+                    float(row.ratio),
+                    y,
+                    low=float(row.ratio_low),
+                    high=float(row.ratio_high),
+                    vertical=False,
+                )
+                annotate_value(
+                    patch,
+                    f"{where}, {row.variant}: "
+                    f"{interval(row.ratio, row.ratio_low, row.ratio_high)} ({how})",
+                )
+        axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.set_yticks([-place for place in range(len(places))])
+        axes.set_yticklabels([f"{w}{f'  ×{b}' if b else ''}\n({how})" for w, b, how in places])
+        axes.set_ylim(-len(places) + 0.45, 0.55)
+        axes.set_xlim(left=0.0)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("energy per inference ÷ fp32")
+        handles = [Patch(facecolor=variant_color(v), label=v) for v in variants]
+        figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(variants)))
+        return figure

@@ -1,0 +1,178 @@
+"""The one style of all plots: colours, sizes, hatching, deterministic SVG, values for hovering."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ttq_energy.files import atomic_writer
+
+COLUMN_IN = 3.4
+"""Width of one column of a two-column paper."""
+FULL_IN = 6.5
+"""Width of a whole page's text."""
+
+INK = "#1b1b1f"
+MUTED = "#6b6b76"
+GRID = "#dcdce2"
+PAPER = "#ffffff"
+HATCH = "////"
+
+# Okabe and Ito's colours (Color Universal Design, 2008), ordered so that the usual variants also
+# differ in lightness; yellow is darkened to be seen on white.
+_KNOWN = {
+    "fp32": "#4a4a55",
+    "bf16": "#9a9aa6",
+    "int8": "#0072b2",
+    "ttq": "#d55e00",
+    "ttq-int8": "#e69f00",
+    "twn": "#009e73",
+    "ttq-fixed": "#cc79a7",
+    "ttq-symmetric": "#7b3294",
+    "bwn": "#56b4e9",
+    "dorefa": "#a59a1c",
+}
+_OTHERS = ("#8c510a", "#35978f", "#762a83", "#b2182b", "#4393c3", "#5aae61", "#c2a5cf", "#bf812d")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "h")
+
+_COMPONENTS = ("#d55e00", "#0072b2", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#8c510a")
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 7.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "ttq-energy",
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Everything drawn or saved inside has the one style; the caller's own is left alone."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
+    """A Figure in inches and its axes as a list, row by row. Call inside :func:`style`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def variant_color(variant: str) -> str:
+    """The colour of a variant, the same in every plot of every run."""
+    return _KNOWN.get(variant) or _OTHERS[_hash(variant) % len(_OTHERS)]
+
+
+def variant_marker(variant: str) -> str:
+    """The marker of a variant, which tells it apart where colour cannot."""
+    names = list(_KNOWN)
+    place = names.index(variant) if variant in names else _hash(variant)
+    return _MARKERS[place % len(_MARKERS)]
+
+
+def component_colors(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each component of an energy estimate; the usual ones always the same."""
+    usual = ("arithmetic", "dram", "buffer", "decode", "register", "static")
+    order = [*usual, *sorted(set(names) - set(usual))]
+    return {n: _COMPONENTS[order.index(n) % len(_COMPONENTS)] for n in names}
+
+
+def _hash(text: str) -> int:
+    return hashlib.sha256(text.encode()).digest()[0]
+
+
+def palette() -> tuple[str, ...]:
+    """Every colour that a plot may use for data."""
+    return tuple(dict.fromkeys((*_KNOWN.values(), *_OTHERS, *_COMPONENTS)))
+
+
+def modelled(provenance: object) -> bool:
+    """Whether figures of this provenance must be hatched."""
+    return str(provenance) == "modelled"
+
+
+def annotate_value(artist: Any, text: str) -> None:
+    """Say what an artist stands for; the HTML report shows it when the artist is pointed at."""
+    figure = artist.get_figure(root=True)
+    notes = getattr(figure, "value_notes", None)
+    if notes is None:
+        notes = {}
+        figure.value_notes = notes
+    key = f"value-{len(notes)}"
+    artist.set_gid(key)
+    notes[key] = text
+
+
+def value_notes(figure: Figure) -> dict[str, str]:
+    """The texts of :func:`annotate_value` by the id that their artists have in the SVG."""
+    return dict(getattr(figure, "value_notes", {}))
+
+
+def dodge(count: int, index: int, span: float = 0.7) -> float:
+    """Offset of the index-th of ``count`` things that share one place."""
+    return 0.0 if count == 1 else span * (index / (count - 1) - 0.5)
+
+
+def error_bar(axes: Axes, x: float, y: float, *, low: float, high: float, **options: Any) -> None:
+    """A horizontal or vertical interval (``vertical=True``) with small caps; none where unknown."""
+    if not (low == low and high == high):
+        return
+    vertical = options.pop("vertical", True)
+    centre = y if vertical else x
+    ends = [[max(0.0, centre - low)], [max(0.0, high - centre)]]
+    style_ = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 2, "capthick": 0.9}
+    axes.errorbar(x, y, **{"yerr" if vertical else "xerr": ends}, **{**style_, **options})
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as SVG, the same for the same figure; text as paths, so that no font is needed."""
+    stream = io.StringIO()
+    with style():
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def save_svg(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write :func:`svg_text` to a file."""
+    with atomic_writer(path) as stream:
+        stream.write(svg_text(figure))

@@ -1,0 +1,179 @@
+"""Energy and latency as measured, and the power traces behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ttq_energy.reporting import plots, tables, views
+from ttq_energy.reporting.document import Block, FigureView, Section
+from ttq_energy.reporting.formatting import interval, listed, scale_for
+from ttq_energy.reporting.tables.measured import of_main_domain
+from ttq_energy.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_TRACES = 4
+_SAID = {
+    "counter": "measured with a hardware counter",
+    "integrated": "measured by sampling power",
+    "modelled": "modelled, not measured",
+}
+
+
+def energy_and_latency(run: Run) -> Section | None:
+    """Energy and latency per inference by variant and batch size, and every comparison."""
+    energy, latency = tables.energy(run), tables.latency(run)
+    if energy.empty and latency.empty:
+        return None
+    blocks: list[Block] = []
+    if len(energy):
+        blocks += _energy_blocks(run, energy)
+    for key, frame in latency.groupby(["model", "device"], sort=False):
+        blocks.append(
+            FigureView(
+                f"latency-{_slug(*key)}",
+                f"Latency of one inference of {key[0]} on {key[1]}, timed, with 95 % intervals.",
+                _alt(frame, "latency_s", "s", "timed"),
+                plots.latency_bars(frame),
+            )
+        )
+    if len(latency):
+        blocks.append(
+            views.table(
+                "latency",
+                f"Latency of one inference{_place(latency)}: block duration divided by inferences.",
+                latency,
+                [
+                    views.count("batch_size", "batch"),
+                    views.text("variant", "variant"),
+                    views.interval("latency_s", "latency", "s"),
+                    views.count("blocks", "blocks"),
+                    views.text("kernel", "kernel", wide=True),
+                ],
+            )
+        )
+    blocks += _comparison_blocks(run)
+    return Section("energy-latency", "Energy and latency per inference", tuple(blocks))
+
+
+def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
+    kinds = list(dict.fromkeys(energy["provenance"]))
+    blocks: list[Block] = [
+        f"Energies here are {listed([_SAID.get(k, k) for k in kinds])}. Gross is what the sensor's "
+        "domain took; net is gross less the idle power of the same domain times the duration. "
+        "Domains are not added together."
+    ]
+    for key, frame in of_main_domain(energy, run).groupby(
+        ["model", "device", "provenance"], sort=False
+    ):
+        frame = frame[frame["energy_j"].notna()]
+        if frame.empty:
+            continue
+        blocks.append(
+            FigureView(
+                f"energy-{_slug(*key)}",
+                f"Energy of one inference of {key[0]} on {key[1]} ({key[2]}), gross, with 95 % "
+                "intervals; the line inside each bar marks the net energy.",
+                _alt(frame, "energy_j", "J", str(key[2])),
+                plots.energy_bars(frame),
+            )
+        )
+    blocks.append(
+        views.table(
+            "energy",
+            f"Energy of one inference{_place(energy)}, with 95 % intervals.",
+            energy,
+            [
+                views.count("batch_size", "batch"),
+                views.text("domain", "domain"),
+                views.text("variant", "variant"),
+                views.interval("energy_j", "gross", "J"),
+                views.interval("net_energy_j", "net", "J", "net_energy_low_j", "net_energy_high_j"),
+                views.text("provenance", "provenance"),
+                views.count("blocks", "blocks"),
+                views.count("blocks_left_out", "left out"),
+            ],
+        )
+    )
+    return blocks
+
+
+def _comparison_blocks(run: Run) -> list[Block]:
+    frame = tables.comparisons(run)
+    if frame.empty:
+        return []
+    return [
+        views.table(
+            "comparisons",
+            f"Ratios variant ÷ baseline per inference{_place(frame)}, paired within rounds; below "
+            "1 the variant needs less.",
+            frame.assign(quantity=frame["quantity"].str.replace("_", " ")),
+            [
+                views.count("batch_size", "batch"),
+                views.text("quantity", "quantity"),
+                views.text("domain", "domain"),
+                views.text("baseline", "baseline"),
+                views.text("variant", "variant"),
+                views.interval("ratio", "ratio"),
+                views.count("rounds", "rounds"),
+                views.verdict(),
+                views.text("provenance", "provenance"),
+            ],
+        )
+    ]
+
+
+def power_over_time(run: Run) -> Section | None:
+    """The power of every block, and which blocks were left out."""
+    frame = tables.traces(run)
+    frame = frame[frame["power_w"].notna()]
+    if frame.empty:
+        return None
+    groups = list(frame.groupby(["model", "device", "batch_size"], sort=False))
+    blocks: list[Block] = []
+    for key, group in groups[:_MOST_TRACES]:
+        bad = group[~group["valid"].fillna(True).astype(bool)]
+        refused = bad["block"].nunique()
+        blocks.append(
+            FigureView(
+                f"power-{_slug(*key)}",
+                f"Power while {key[0]} was measured at batch size {key[2]} on {key[1]}. Shaded: "
+                "blocks, by variant; white: idle. "
+                + ("Crossed blocks were left out." if refused else "No block was left out."),
+                f"Power over time, {group['block'].nunique() - 1} blocks, {refused} left out; "
+                f"between {group['power_w'].min():.3g} and {group['power_w'].max():.3g} W.",
+                plots.power_trace(group),
+            )
+        )
+    if len(groups) > _MOST_TRACES:
+        rest = len(groups) - _MOST_TRACES
+        blocks.append(f"{rest} more traces are in `traces.csv.gz`.")
+    return Section("power", "Power over time", tuple(blocks))
+
+
+def _place(frame: pd.DataFrame) -> str:
+    """What every row shares, for a caption."""
+    shared = [
+        str(frame[key].iloc[0])
+        for key in ("model", "device")
+        if key in frame and frame[key].nunique() == 1
+    ]
+    return f" of {' on '.join(shared)}" if shared else ""
+
+
+def _alt(frame: pd.DataFrame, column: str, unit: str, how: str) -> str:
+    scale = scale_for(frame[column], unit)
+    stem, _, suffix = column.rpartition("_")
+    low, high = frame[f"{stem}_low_{suffix}"], frame[f"{stem}_high_{suffix}"]
+    texts = [
+        f"{v} at batch size {b}: {interval(x, a, c, scale.factor)} {scale.unit}"
+        for v, b, x, a, c in zip(
+            frame["variant"], frame["batch_size"], frame[column], low, high, strict=True
+        )
+    ]
+    return f"{'; '.join(texts)} ({how})."
+
+
+def _slug(*parts: object) -> str:
+    return "-".join("".join(c if c.isalnum() else "_" for c in str(p)) for p in parts)

@@ -1,0 +1,198 @@
+"""Accuracy, what training cost, and the ablation."""
+
+from __future__ import annotations
+
+from ttq_energy.reporting import plots, tables, views
+from ttq_energy.reporting.document import Block, FigureView, Section
+from ttq_energy.reporting.formatting import interval, listed, percent, quantity
+from ttq_energy.reporting.sections.measured import _slug
+from ttq_energy.run import Run
+
+
+def accuracy_against_energy(run: Run) -> Section | None:
+    """Accuracy of every variant, against what one inference takes."""
+    right = tables.accuracy(run)
+    if right.empty:
+        return None
+    both = tables.accuracy_energy(run)
+    blocks: list[Block] = []
+    for (model, soft), frame in both.groupby(
+        ["model", both["provenance"] == "modelled"], sort=False
+    ):
+        kind = "modelled" if soft else "measured"
+        front = frame[frame["pareto"]]
+        blocks.append(
+            FigureView(
+                f"accuracy-energy-{_slug(model, kind)}",
+                f"Accuracy of {model} against {kind} energy per inference, with 95 % intervals. "
+                "Dashed: the Pareto front, the variants that no other beats in both.",
+                "On the Pareto front: "
+                + "; ".join(
+                    f"{r.variant} on {r.where}{f' at batch size {r.batch_size}' * bool(r.batch_size)}"
+                    for r in front.itertuples()
+                )
+                + ".",
+                plots.accuracy_energy(frame, plots.FULL_IN),
+            )
+        )
+    blocks.append(
+        views.table(
+            "accuracy",
+            "Test accuracy of the reported weights, with 95 % intervals; the change is from full "
+            "precision, in percentage points.",
+            right,
+            [
+                views.text("variant", "variant"),
+                views.percent("accuracy", "accuracy"),
+                views.points("change", "change"),
+                views.count("seeds", "seeds"),
+                views.count("examples", "test examples"),
+            ],
+            _selection_note(run),
+        )
+    )
+    return Section("accuracy-energy", "Accuracy against energy", tuple(blocks))
+
+
+def _selection_note(run: Run) -> str:
+    training = (run.manifest.get("study") or {}).get("training")
+    if isinstance(training, dict) and training.get("select") == "best":
+        return (
+            "The reported epoch is the best on the test set, which makes these accuracies "
+            "optimistic."
+        )
+    return ""
+
+
+def training(run: Run) -> Section | None:
+    """Wall time and energy of training, and the inferences until a variant has paid for it."""
+    cost = tables.training_cost(run)
+    if cost.empty:
+        return None
+    blocks: list[Block] = []
+    for model, frame in tables.training_curves(run).groupby("model", sort=False):
+        epochs = frame[frame["epoch"] > 0]
+        if epochs.empty or epochs["loss"].isna().all():
+            continue
+        final = tables.accuracy(run)
+        texts = [
+            f"{r.variant} {percent(r.accuracy, r.accuracy_low, r.accuracy_high)}"
+            for r in final[final["model"] == model].itertuples()
+        ]
+        blocks.append(
+            FigureView(
+                f"training-{_slug(model)}",
+                f"Training of {model}: the mean over seeds, shaded from the least to the greatest.",
+                f"Training loss and test accuracy by epoch; at the end {listed(texts)}.",
+                plots.curves(epochs),
+            )
+        )
+    blocks.append(_cost_figure(run))
+    blocks.append(
+        views.table(
+            "training",
+            "What training took (mean over seeds; a variant that starts from full precision's "
+            "weights counts only its own fine-tuning).",
+            cost,
+            [
+                views.text("variant", "variant"),
+                views.count("seeds", "seeds"),
+                views.count("epochs", "epochs"),
+                views.value("wall_s", "wall time", "s"),
+                views.value("wall_ratio", "time ÷ fp32", digits=2),
+                views.interval("energy_j", "energy", "J"),
+                views.value("energy_ratio", "energy ÷ fp32", digits=2),
+                views.text("provenance", "provenance"),
+            ],
+        )
+    )
+    blocks += _break_even(run)
+    return Section("training", "Training and break-even", tuple(blocks))
+
+
+def _cost_figure(run: Run) -> FigureView:
+    cost = tables.training_cost(run)
+    cost = cost[cost["model"] == cost["model"].iloc[0]]
+    texts = [
+        f"{r.variant} {quantity(r.wall_s, 's', 3)}"
+        + (f", {quantity(r.energy_j, 'J', 3)} ({r.provenance})" if r.provenance else "")
+        for r in cost.itertuples()
+    ]
+    return FigureView(
+        "training-cost",
+        f"Time and energy of training {cost['model'].iloc[0]}.",
+        f"{'; '.join(texts)}.",
+        plots.training_bars(cost, plots.FULL_IN),
+    )
+
+
+def _break_even(run: Run) -> list[Block]:
+    cost = tables.training_cost(run)
+    cost = cost[cost["variant"] != "fp32"]
+    if cost.empty:
+        return []
+    if cost["break_even_inferences"].isna().all():
+        reasons = dict.fromkeys(f"`{r.variant}`: {r.why_not}" for r in cost.itertuples())
+        return [f"**No break-even is given.** {'; '.join(reasons)}."]
+    frame = cost.reset_index(drop=True)
+    return [
+        views.table(
+            "break_even",
+            "Inferences after which a variant has saved what its training took.",
+            frame,
+            [
+                views.text("variant", "variant"),
+                views.count("batch_size", "batch"),
+                views.value("saving_j", "saving per inference", "J"),
+                views.interval(
+                    "break_even_inferences",
+                    "break-even inferences",
+                    low="break_even_low",
+                    high="break_even_high",
+                ),
+                views.text("provenance", "provenance"),
+                views.text("why_not", "why there is none", wide=True),
+            ],
+        )
+    ]
+
+
+def ablation(run: Run) -> Section | None:
+    """The quantizers side by side."""
+    frame = tables.ablation(run)
+    if frame.empty:
+        return None
+    blocks: list[Block] = []
+    for model, group in frame.groupby("model", sort=False):
+        texts = [
+            f"{r.variant}: {interval(r.accuracy, r.accuracy_low, r.accuracy_high, 100)} %"
+            for r in group.itertuples()
+        ]
+        blocks.append(
+            FigureView(
+                f"ablation-{_slug(model)}",
+                f"Accuracy of {model} by quantizer, with 95 % intervals; dotted: full precision.",
+                f"{'; '.join(texts)}.",
+                plots.accuracy_dots(group),
+            )
+        )
+    columns = [
+        views.text("variant", "variant"),
+        views.text("quantizer", "quantizer", wide=True),
+        views.percent("accuracy", "accuracy"),
+        views.points("change", "change from fp32"),
+        views.share("zero_fraction", "zeros"),
+        views.value("w_pos", "mean Wp"),
+        views.value("w_neg", "mean Wn"),
+    ]
+    if frame["latency_s"].notna().any():
+        columns.append(views.value("latency_s", "latency", "s"))
+    blocks.append(
+        views.table(
+            "ablation",
+            "Quantizers side by side; zeros and scales are means over quantized layers and seeds.",
+            frame,
+            columns,
+        )
+    )
+    return Section("ablation", "Ablation", tuple(blocks))

@@ -1,0 +1,195 @@
+"""What was measured: energy and latency per inference, comparisons, blocks left out, traces."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ttq_energy.reporting.tables.gather import BASELINE, Runs, gather, in_order, once
+from ttq_energy.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+_PLACE = ["model", "device", "batch_size"]
+_BLOCK = [*_PLACE, "variant", "block"]
+
+
+def mean_interval(values: NDArray[np.float64], own_half_width: float = 0.0) -> tuple[float, ...]:
+    """Mean of blocks with its 95 % interval.
+
+    Student's t interval of the blocks' mean and the mean half-width of the blocks' own intervals
+    are added as squares: the sensor's share is systematic and does not shrink with more blocks.
+    """
+    import numpy as np
+    from scipy import stats
+
+    mean, count = float(np.mean(values)), len(values)
+    spread = (
+        float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+        if count > 1
+        else 0.0
+    )
+    own = own_half_width if math.isfinite(own_half_width) else 0.0
+    half = math.hypot(spread, own)
+    return (mean, mean - half, mean + half) if half > 0 else (mean, math.nan, math.nan)
+
+
+def energy(runs: Runs) -> pd.DataFrame:
+    """Energy of one inference, gross and net, by model, batch size, domain and variant.
+
+    Columns: model, device, batch_size, domain, variant, provenance, energy_j, energy_low_j,
+    energy_high_j, net_energy_j, net_energy_low_j, net_energy_high_j, blocks, blocks_left_out,
+    kernel, meter. Domains and provenances are never added together.
+    """
+    return gather(runs, _energy)
+
+
+@once
+def _energy(run: Run) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = run.measurements
+    frame = frame[frame["energy_j"].notna() & (frame["inferences"] > 0)]
+    rows = []
+    for key, group in frame.groupby([*_PLACE, "domain", "variant", "provenance"], sort=False):
+        good = group[group["valid"].fillna(False).astype(bool)]
+        row = dict(
+            zip([*_PLACE, "domain", "variant", "provenance"], key, strict=True),
+            **_energy_of(good),
+            blocks=len(good),
+            blocks_left_out=len(group) - len(good),
+            kernel=_first(group["kernel"]),
+            meter=_first(group["meter"]),
+        )
+        rows.append(row)
+    columns = [*_PLACE, "domain", "variant", "provenance", *_ENERGY, "blocks", "blocks_left_out"]
+    table = pd.DataFrame(rows, columns=[*columns, "kernel", "meter"])
+    return in_order(table, run, ["model", "device", "batch_size", "domain", "variant"])
+
+
+_ENERGY = [f"{kind}energy_{end}" for kind in ("", "net_") for end in ("j", "low_j", "high_j")]
+
+
+def _energy_of(good: pd.DataFrame) -> dict[str, float]:
+    if good.empty:
+        return dict.fromkeys(_ENERGY, math.nan)
+    each = good["inferences"].to_numpy(float)
+    half = (good["energy_high_j"] - good["energy_low_j"]).to_numpy(float) / 2 / each
+    own = float(half.mean()) if len(half) else 0.0
+    gross = mean_interval(good["energy_j"].to_numpy(float) / each, own)
+    net_blocks = good["net_energy_j"].to_numpy(float) / each
+    net = (
+        mean_interval(net_blocks, own)
+        if all(math.isfinite(x) for x in net_blocks)
+        else (math.nan,) * 3
+    )
+    return dict(zip(_ENERGY, (*gross, *net), strict=True))
+
+
+def latency(runs: Runs) -> pd.DataFrame:
+    """Time of one inference by model, batch size and variant; always timed, never modelled.
+
+    Columns: model, device, batch_size, variant, latency_s, latency_low_s, latency_high_s, blocks,
+    kernel. A block whose energy was refused in every domain is left out here too.
+    """
+    return gather(runs, _latency)
+
+
+@once
+def _latency(run: Run) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = run.measurements
+    frame = frame[frame["valid"].fillna(False).astype(bool) & (frame["inferences"] > 0)]
+    rows = []
+    blocks = frame.drop_duplicates(_BLOCK)
+    for key, group in blocks.groupby([*_PLACE, "variant"], sort=False):
+        each = group["duration_s"].to_numpy(float) / group["inferences"].to_numpy(float)
+        mean, low, high = mean_interval(each)
+        rows.append((*key, mean, low, high, len(group), _first(group["kernel"])))
+    columns = ["latency_s", "latency_low_s", "latency_high_s", "blocks", "kernel"]
+    table = pd.DataFrame(rows, columns=[*_PLACE, "variant", *columns])
+    return in_order(table, run, ["model", "device", "batch_size", "variant"])
+
+
+def comparisons(runs: Runs) -> pd.DataFrame:
+    """The run's paired comparisons, in the study's order; see ``run.TABLES["comparisons"]``."""
+    keys = ["model", "device", "batch_size", "domain", "quantity", "baseline", "variant"]
+    return gather(runs, lambda run: in_order(run.comparisons, run, keys))
+
+
+def main_domains(run: Run) -> dict[tuple[str, str, int, str], str]:
+    """The domain that stands for each (model, device, batch_size, provenance).
+
+    It is the whole where the run has one ("total", "machine", "system"), else the domain that
+    took the most energy.
+    """
+    table = _energy(run)
+    chosen = {}
+    for key, group in table.groupby([*_PLACE, "provenance"], sort=False):
+        names = list(group["domain"].unique())
+        whole = [name for name in names if name in ("total", "machine", "system")]
+        largest = group.groupby("domain", sort=False)["energy_j"].max().fillna(0.0)
+        chosen[key] = whole[0] if whole else str(largest.idxmax())
+    return chosen
+
+
+def of_main_domain(frame: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The rows of a table with model, device, batch_size, provenance, domain that stand for all."""
+    import numpy as np
+
+    chosen = main_domains(run)
+    columns = [frame[name] for name in (*_PLACE, "provenance")]
+    keep = [
+        chosen.get(key) == domain
+        for key, domain in zip(zip(*columns, strict=True), frame["domain"], strict=True)
+    ]
+    return frame[np.array(keep, dtype=bool)].reset_index(drop=True)
+
+
+def blocks_left_out(runs: Runs) -> pd.DataFrame:
+    """How many blocks were refused and why: model, device, batch_size, domain, reason, blocks, of.
+
+    ``of`` is how many blocks were measured there.
+    """
+    return gather(runs, _blocks_left_out)
+
+
+def _blocks_left_out(run: Run) -> pd.DataFrame:
+    frame = run.measurements
+    bad = frame[~frame["valid"].fillna(False).astype(bool)].copy()
+    bad["reason"] = bad["invalid_reason"].replace("", "no reason given")
+    where = [*_PLACE, "domain"]
+    counted = bad.groupby([*where, "reason"], sort=False).size().rename("blocks").reset_index()
+    of = frame.groupby(where, sort=False).size().rename("of").reset_index()
+    return in_order(counted.merge(of, on=where), run, [*where, "reason"])
+
+
+def traces(runs: Runs) -> pd.DataFrame:
+    """Power over time with each block's validity: the traces' columns, ``valid`` and the reason."""
+    return gather(runs, _traces)
+
+
+@once
+def _traces(run: Run) -> pd.DataFrame:
+    frame = run.traces
+    where = [*_PLACE, "domain", "block"]
+    verdicts = run.measurements[[*where, "valid", "invalid_reason"]].drop_duplicates(where)
+    joined = frame.merge(verdicts, on=where, how="left")
+    joined["valid"] = joined["valid"].astype("boolean")
+    joined["invalid_reason"] = joined["invalid_reason"].fillna("")
+    return joined.reset_index(drop=True)
+
+
+def baselines(frame: pd.DataFrame) -> list[str]:
+    """Baselines in a comparisons table, full precision first."""
+    names: list[Any] = list(frame["baseline"].unique())
+    return sorted(map(str, names), key=lambda name: name != BASELINE)
+
+
+def _first(column: pd.Series) -> str:
+    texts = [str(x) for x in column.unique() if str(x)]
+    return "; ".join(texts)

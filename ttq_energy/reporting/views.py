@@ -1,0 +1,136 @@
+"""From a tidy DataFrame to a table for people: columns with intervals and one prefix each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ttq_energy.reporting import formatting as fmt
+from ttq_energy.reporting.document import Column, TableView
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MakeColumn = Callable[["pd.DataFrame"], Column]
+
+_ONCE = ("model", "device", "baseline")
+_VERDICTS = {"saves": "less", "costs": "more", "undecided": "undecided"}
+
+
+def table(
+    name: str, caption: str, frame: pd.DataFrame, columns: Sequence[MakeColumn], note: str = ""
+) -> TableView:
+    """A view of ``frame``; runs, models and devices get a column only where there are several."""
+    first = [text("run", "run")] if "run" in frame else []
+    for key in _ONCE[:2]:
+        if key in frame and frame[key].nunique() > 1:
+            first.append(text(key, key))
+    shown = tuple(make(frame) for make in (*first, *columns))
+    return TableView(name, caption, frame.reset_index(drop=True), shown, note)
+
+
+def text(column: str, header: str, wide: bool = False) -> MakeColumn:
+    def make(frame: pd.DataFrame) -> Column:
+        cells = ["" if x is None or x != x else str(x) for x in frame[column].astype(object)]
+        return Column(header, cells, wide=wide)
+
+    return make
+
+
+def count(column: str, header: str, zero: str = "0") -> MakeColumn:
+    """Whole numbers; ``zero`` is shown for none."""
+
+    def make(frame: pd.DataFrame) -> Column:
+        values = frame[column].astype(object)
+        cells = [zero if x == 0 else fmt.integer(x) for x in values]
+        return Column(header, cells, True, [_key(x) for x in values])
+
+    return make
+
+
+def value(column: str, header: str, unit: str = "", digits: int = 3) -> MakeColumn:
+    """Values without intervals; a unit gets the one prefix that suits the table."""
+
+    def make(frame: pd.DataFrame) -> Column:
+        scale = fmt.scale_for(frame[column], unit) if unit else fmt.Scale(1.0, "")
+        cells = [
+            fmt.number(float(x) * scale.factor, digits) if fmt.is_number(x) else fmt.DASH
+            for x in frame[column].astype(object)
+        ]
+        keys = [_key(x) for x in frame[column].astype(object)]
+        return Column(_with_unit(header, scale.unit), cells, True, keys)
+
+    return make
+
+
+def interval(
+    column: str, header: str, unit: str = "", low: str = "", high: str = "", factor: float = 1.0
+) -> MakeColumn:
+    """Values with their 95 % intervals; ``low`` and ``high`` default to the usual names."""
+    low, high = low or _end(column, "low"), high or _end(column, "high")
+
+    def make(frame: pd.DataFrame) -> Column:
+        prefixed = unit and unit != "%"
+        scale = fmt.scale_for(frame[column], unit) if prefixed else fmt.Scale(factor, unit)
+        columns = (frame[c].astype(object) for c in (column, low, high))
+        cells = [fmt.interval(v, a, b, scale.factor) for v, a, b in zip(*columns, strict=True)]
+        keys = [_key(x) for x in frame[column].astype(object)]
+        return Column(_with_unit(header, scale.unit), cells, True, keys)
+
+    return make
+
+
+def percent(column: str, header: str) -> MakeColumn:
+    """Fractions as percent, with their intervals."""
+    return interval(column, header, "%", factor=100.0)
+
+
+def share(column: str, header: str) -> MakeColumn:
+    """Fractions as percent, without intervals."""
+
+    def make(frame: pd.DataFrame) -> Column:
+        cells = [
+            fmt.number(float(x) * 100, 3) if fmt.is_number(x) else fmt.DASH
+            for x in frame[column].astype(object)
+        ]
+        return Column(f"{header} [%]", cells, True, [_key(x) for x in frame[column].astype(object)])
+
+    return make
+
+
+def points(column: str, header: str) -> MakeColumn:
+    """Differences of fractions as percentage points, with their intervals."""
+    return interval(column, header, "%", factor=100.0)
+
+
+def verdict(header: str = "verdict") -> MakeColumn:
+    """What a comparison says; a modelled one is never said to save."""
+
+    def make(frame: pd.DataFrame) -> Column:
+        kinds = frame["provenance"] if "provenance" in frame else ["modelled"] * len(frame)
+        cells = [verdict_word(v, p) for v, p in zip(frame["verdict"], kinds, strict=True)]
+        return Column(header, cells)
+
+    return make
+
+
+def verdict_word(word: object, provenance: object) -> str:
+    """``saves``, ``costs`` or ``undecided``; ``less`` or ``more`` (modelled) for a model."""
+    text_ = "" if word is None or word != word else str(word)
+    if str(provenance) == "modelled" and text_ in ("saves", "costs"):
+        return f"{_VERDICTS[text_]} (modelled)"
+    return text_
+
+
+def _end(column: str, end: str) -> str:
+    """``energy_j`` -> ``energy_low_j``; ``ratio`` -> ``ratio_low``."""
+    stem, _, unit = column.rpartition("_")
+    return f"{stem}_{end}_{unit}" if unit in ("j", "s", "g", "w") and stem else f"{column}_{end}"
+
+
+def _with_unit(header: str, unit: str) -> str:
+    return f"{header} [{unit}]" if unit else header
+
+
+def _key(x: object) -> float | str:
+    return float(x) if fmt.is_number(x) else ""  # type: ignore[arg-type]
