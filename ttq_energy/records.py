@@ -68,6 +68,20 @@ def read_record(cls: type[T], data: Any, document: Document, path: KeyPath = ())
         raise InputError(f"{document.where(path)}: {error}") from None
 
 
+def check_record(record: Any) -> None:
+    """Check a dataclass made in Python against its fields' types and rules.
+
+    Raises:
+        InputError: a wrong type or a value out of range; names the class and the field.
+    """
+    cls = type(record)
+    document = Document(cls.__name__, {})
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        value = getattr(record, field.name)
+        _value(hints[field.name], value, document, (field.name,), field.metadata)
+
+
 def _value(
     hint: Any, data: Any, document: Document, path: KeyPath, rules: Mapping[str, Any]
 ) -> Any:

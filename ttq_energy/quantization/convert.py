@@ -1,0 +1,184 @@
+"""``convert``: a new model that runs on packed ternary kernels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ttq_energy.errors import InputError, unknown_name
+from ttq_energy.kernels import fusion
+from ttq_energy.kernels.modules import TernaryConv1d, TernaryConv2d, TernaryLinear
+from ttq_energy.kernels.packing import ACTIVATIONS
+from ttq_energy.kernels.recurrent import TernaryGRU, TernaryLSTM
+from ttq_energy.quantization.attention import TernaryMultiheadAttention
+from ttq_energy.quantization.layers import (
+    QuantizedWeight,
+    can_pack,
+    quantized_layers,
+    unwrapped,
+)
+
+Weights = dict[str, QuantizedWeight]
+"""The quantized weights of one module by parameter name."""
+
+
+def convert(model: nn.Module, activations: str = "fp32", example_input: Any = None) -> nn.Module:
+    """A new model, in evaluation mode, whose quantized layers run on packed ternary kernels.
+
+    The packed weights equal the effective ones of ``model`` bit for bit; ``model`` is not changed
+    and shares no tensor with the result. Layers in full precision are copied.
+
+    Args:
+        model: prepared by ``prepare_``; may stand inside DistributedDataParallel or torch.compile.
+        activations: "fp32" computes with float32 activations; "int8" quantizes the input of each
+            packed layer as it comes.
+        example_input: if given, batch normalization, ReLU and residual additions are fused into
+            the layers before them, where torch.fx can trace the model. Outputs then agree to
+            rounding.
+
+    Raises:
+        InputError: no quantized layer, weights that are not ternary, or an unknown ``activations``.
+    """
+    if activations not in ACTIVATIONS:
+        raise unknown_name("activations", activations, ACTIVATIONS)
+    model = unwrapped(model)
+    quantized = quantized_layers(model)
+    if not quantized:
+        raise InputError("convert: the model has no quantized layer; expected one after prepare_")
+    for weight in quantized.values():
+        if not can_pack(weight):
+            raise InputError(
+                f"convert: layer '{weight.layer}': {weight.quantizer.config} has more than three "
+                "weight values; only ternary and binary weights can be packed"
+            )
+    # Filling deepcopy's memo makes it place the packed modules instead of copying the prepared
+    # ones: a copy of those would share their class, and undoing its parametrization would break
+    # the original.
+    memo: dict[int, Any] = {}
+    for module in dict.fromkeys(weight.module for weight in quantized.values()):
+        if not isinstance(module, nn.MultiheadAttention):
+            own = {w.parameter: w for w in quantized.values() if w.module is module}
+            memo[id(module)] = _pack(module, own, activations)
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            own = {w.parameter: w for w in quantized.values() if w.module is module}
+            if own or id(module.out_proj) in memo:
+                memo[id(module)] = _pack_attention(module, own, activations, memo)
+    packed: nn.Module = copy.deepcopy(model, memo).eval()
+    return packed if example_input is None else fusion.fuse(packed, example_input)
+
+
+def _pack(module: nn.Module, weights: Weights, activations: str) -> nn.Module:
+    for kind, pack in _PACKERS.items():
+        if isinstance(module, kind):
+            return pack(module, weights, activations)
+    raise InputError(f"convert: no packed kernel for {type(module).__name__}")
+
+
+def _bias(module: nn.Module, name: str = "bias") -> Tensor | None:
+    bias = getattr(module, name)
+    return None if bias is None else bias.detach().clone()
+
+
+def _triple(weight: QuantizedWeight) -> tuple[Tensor, Tensor, Tensor]:
+    return (weight.codes(), *weight.scales())
+
+
+def _pack_linear(module: Any, weights: Weights, activations: str) -> nn.Module:
+    return TernaryLinear(*_triple(weights["weight"]), _bias(module), activations=activations)
+
+
+def _pack_conv(kind: type[TernaryConv2d]) -> Callable[[Any, Weights, str], nn.Module]:
+    def pack(module: Any, weights: Weights, activations: str) -> nn.Module:
+        before, padding = _padding(module)
+        packed = kind(
+            *_triple(weights["weight"]),
+            _bias(module),
+            stride=module.stride,
+            padding=padding,
+            dilation=module.dilation,
+            groups=module.groups,
+            activations=activations,
+        )
+        return packed if before is None else nn.Sequential(before, packed)
+
+    return pack
+
+
+def _padding(module: Any) -> tuple[nn.Module | None, Any]:
+    """A module that pads before the convolution, where its own padding cannot, and that padding."""
+    around = module._reversed_padding_repeated_twice
+    zeros = module.padding_mode == "zeros"
+    if zeros and module.padding == "valid":
+        return None, (0,) * len(module.kernel_size)
+    if zeros and not isinstance(module.padding, str):
+        return None, module.padding
+    if zeros and around[::2] == around[1::2]:
+        return None, tuple(reversed(around[::2]))
+    kind = {
+        "zeros": "Zero",
+        "reflect": "Reflection",
+        "replicate": "Replication",
+        "circular": "Circular",
+    }[module.padding_mode]
+    pad: nn.Module = getattr(nn, f"{kind}Pad{len(module.kernel_size)}d")(tuple(around))
+    return pad, (0,) * len(module.kernel_size)
+
+
+def _pack_recurrent(
+    kind: type[TernaryLSTM] | type[TernaryGRU],
+) -> Callable[[Any, Weights, str], nn.Module]:
+    def pack(module: Any, weights: Weights, activations: str) -> nn.Module:
+        parameters = {
+            name: _triple(weights[name]) if name in weights else getattr(module, name).detach()
+            for name in module._flat_weights_names
+        }
+        return kind(
+            parameters,
+            num_layers=module.num_layers,
+            batch_first=module.batch_first,
+            bidirectional=module.bidirectional,
+            activations=activations,
+        )
+
+    return pack
+
+
+def _pack_attention(
+    module: nn.MultiheadAttention, weights: Weights, activations: str, memo: dict[int, Any]
+) -> nn.Module:
+    bias = _bias(module, "in_proj_bias")
+    names: dict[str, Tensor | None] = {"in_proj": bias}
+    if not module._qkv_same_embed_dim:
+        parts = [None] * 3 if bias is None else list(bias.chunk(3))
+        names = dict(zip(("q_proj", "k_proj", "v_proj"), parts, strict=True))
+    projections: dict[str, nn.Module] = {
+        name: _projection(module, f"{name}_weight", own, weights, activations)
+        for name, own in names.items()
+    }
+    projections["out_proj"] = memo.get(id(module.out_proj)) or copy.deepcopy(module.out_proj)
+    return TernaryMultiheadAttention(module, projections)
+
+
+def _projection(
+    module: nn.Module, name: str, bias: Tensor | None, weights: Weights, activations: str
+) -> nn.Module:
+    if name in weights:
+        return TernaryLinear(*_triple(weights[name]), bias, activations=activations)
+    weight = getattr(module, name).detach()
+    dense = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    dense.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    dense.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return dense
+
+
+_PACKERS: dict[type[nn.Module], Callable[[Any, Weights, str], nn.Module]] = {
+    nn.Linear: _pack_linear,
+    nn.Conv2d: _pack_conv(TernaryConv2d),
+    nn.Conv1d: _pack_conv(TernaryConv1d),
+    nn.LSTM: _pack_recurrent(TernaryLSTM),
+    nn.GRU: _pack_recurrent(TernaryGRU),
+}

@@ -1,0 +1,146 @@
+"""``prepare_``: put quantizers on a model's weights, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from ttq_energy.errors import InputError, unknown_name
+from ttq_energy.quantization.configs import Config, check_config
+from ttq_energy.quantization.layers import (
+    Weight,
+    call_order,
+    quantizable_weights,
+    quantized_layers,
+)
+from ttq_energy.quantization.quantizer import Quantizer
+
+
+def prepare_(
+    model: nn.Module,
+    config: Config,
+    skip: Iterable[str] | None = None,
+    *,
+    example_input: Any = None,
+    overrides: Mapping[str, Config | None] | None = None,
+) -> nn.Module:
+    """Make a model's weights quantized and trainable, in place.
+
+    Quantized are the weights of Linear, Conv1d and Conv2d (grouped and depthwise too), LSTM and
+    GRU, and attention's projections. Embeddings, biases and normalization stay as they are. The
+    latent weight stays the same parameter object, so a tied embedding keeps full precision and
+    an optimizer made before goes on.
+
+    Args:
+        model: any module.
+        config: how, for every layer that ``overrides`` does not name.
+        skip: layers that stay in full precision, by exact name: a module's path, or a weight's
+            ("lstm.weight_ih_l0"). None keeps the first and the last layer with weights, embeddings
+            counted, by the order in which they run: seen with ``example_input``, else in
+            the graph that torch.fx finds, else as registered. ``()`` keeps none.
+        example_input: a tensor, a tuple of positional or a mapping of keyword arguments.
+        overrides: a configuration for single layers, or None for full precision; it stands above
+            ``skip``.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: an unknown layer name, a model already prepared, or nothing left to quantize.
+            The model is then unchanged.
+    """
+    check_config(config)
+    weights = quantizable_weights(model)
+    if quantized_layers(model):
+        raise InputError("prepare_: this model is already prepared; expected full precision")
+    chosen = _choose(model, weights, config, skip, example_input, overrides or {})
+    if not chosen:
+        raise InputError(_nothing_left(weights, skip))
+    for weight, own in chosen:
+        value = getattr(weight.module, weight.parameter)
+        quantizer = Quantizer(own, value.detach(), weight.parts).train(weight.module.training)
+        parametrize.register_parametrization(weight.module, weight.parameter, quantizer)
+        if isinstance(weight.module, nn.RNNBase):
+            _read_weights_fresh(weight.module)
+    return model
+
+
+def _choose(
+    model: nn.Module,
+    weights: list[Weight],
+    config: Config,
+    skip: Iterable[str] | None,
+    example_input: Any,
+    overrides: Mapping[str, Config | None],
+) -> list[tuple[Weight, Config]]:
+    valid = {weight.path for weight in weights if weight.path} | {w.layer for w in weights}
+    for name, own in overrides.items():
+        if name not in valid:
+            raise unknown_name("layer", name, valid, "overrides")
+        if own is not None:
+            check_config(own)
+    if skip is None:
+        calls = call_order(model, example_input)
+        kept = {calls[0], calls[-1]} if calls else set()
+        kept_weights = {weight.layer for weight in weights if weight.path in kept}
+        kept_weights |= {
+            w.layer for w in weights if w.path.rpartition(".")[0] in _attention(model, kept)
+        }
+    else:
+        kept_weights = set(_checked_names(skip, valid))
+    chosen = []
+    for weight in weights:
+        own = None if kept_weights & {weight.path, weight.layer} else config
+        for name in (weight.path, weight.layer):
+            own = overrides.get(name, own)
+        if own is not None:
+            chosen.append((weight, own))
+    return chosen
+
+
+def _attention(model: nn.Module, paths: set[str]) -> set[str]:
+    """Those of the paths that are attention, whose output projection is a module inside."""
+    return {p for p in paths if isinstance(model.get_submodule(p), nn.MultiheadAttention)}
+
+
+def _checked_names(skip: Iterable[str], valid: set[str]) -> list[str]:
+    if isinstance(skip, str):
+        raise InputError(f"skip: expected a list of layer names, got the text '{skip}'")
+    names = list(skip)
+    for name in names:
+        if name not in valid:
+            raise unknown_name("layer", name, valid, "skip")
+    return names
+
+
+def _nothing_left(weights: list[Weight], skip: Iterable[str] | None) -> str:
+    if not weights:
+        return (
+            "prepare_: the model has no weight that can be quantized; expected a Linear, Conv1d, "
+            "Conv2d, LSTM, GRU or MultiheadAttention"
+        )
+    if skip is None:
+        return (
+            "prepare_: nothing is left to quantize: the first and the last layer keep full "
+            "precision by default; give skip=() to quantize them too"
+        )
+    return "prepare_: nothing is left to quantize: skip and overrides name every layer"
+
+
+def _read_weights_fresh(module: nn.RNNBase) -> None:
+    """Let a recurrent layer read its weights at each use instead of keeping them in a list.
+
+    The list would hold last step's quantized tensors, which cannot be copied (EMA) and are not
+    what the parameters are after an optimizer's step. The class is this module's own, made by
+    ``register_parametrization``.
+    """
+    module.__dict__.pop("_flat_weights", None)
+    own: Any = type(module)
+    own._flat_weights = property(
+        lambda self: [getattr(self, name) for name in self._flat_weights_names],
+        lambda self, value: None,
+    )
+    own._update_flat_weights = lambda self: None
