@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 QUESTION = "What does making the network's weights ternary save, in joules, and at what accuracy?"
 MEASURED = ("counter", "integrated")
 PROVENANCE = {
-    "counter": "counter: read from a hardware energy counter",
-    "integrated": "integrated: sampled power of a sensor, integrated over time",
-    "modelled": "modelled: computed from load or operation counts, not measured",
-    "timed": "timed: measured with a monotonic clock",
+    "counter": "counter (read from a hardware energy counter)",
+    "integrated": "integrated (sampled power of a sensor, integrated over time)",
+    "modelled": "modelled (computed from load or operation counts, not measured)",
+    "timed": "timed (measured with a monotonic clock)",
 }
 _TIME_VERDICT = {
     "saves": "it is **faster**",
@@ -258,7 +258,7 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
         return FigureView(
             "answer",
             "Energy and latency per inference relative to full precision (left of the dashed line "
-            "is less), with 95 % intervals; ×n is the batch size."
+            "is less), with 95 % intervals."
             + " Hatched bars are modelled."
             * bool((rows["provenance"] == "modelled").any()),
             _alt(rows),

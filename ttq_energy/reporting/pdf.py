@@ -99,7 +99,10 @@ def _section(section: Section, first: bool) -> dict[str, Any]:
 
 
 def _blocks(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    return [_block(block) for block in blocks]
+    plain = [_block(block) for block in blocks]
+    for item, following in zip(plain, [*plain[1:], {"kind": "end"}], strict=True):
+        item["leads"] = item["kind"] == "text" and following["kind"] not in ("text", "end")
+    return plain
 
 
 def _block(block: Block) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import formatting as fmt
@@ -13,19 +14,21 @@ if TYPE_CHECKING:
 
 MakeColumn = Callable[["pd.DataFrame"], Column]
 
-_ONCE = ("model", "device", "baseline")
+_ONCE = ("run", "model", "device", "baseline")
 _VERDICTS = {"saves": "less", "costs": "more", "undecided": "undecided"}
 
 
 def table(
     name: str, caption: str, frame: pd.DataFrame, columns: Sequence[MakeColumn], note: str = ""
 ) -> TableView:
-    """A view of ``frame``; runs, models and devices get a column only where there are several."""
-    first = [text("run", "run")] if "run" in frame else []
-    for key in _ONCE[:2]:
-        if key in frame and frame[key].nunique() > 1:
-            first.append(text(key, key))
-    shown = tuple(make(frame) for make in (*first, *columns))
+    """A view of ``frame``.
+
+    Runs, models, devices and baselines get a column only where there are several, and a column of
+    texts only where there is any.
+    """
+    first = [text(k, k) for k in _ONCE if k in frame and len(frame[k].unique()) > 1]
+    made = [make(frame) for make in (*first, *columns)]
+    shown = tuple(c for c in made if c.numeric or any(c.cells))
     return TableView(name, caption, frame.reset_index(drop=True), shown, note)
 
 
@@ -100,7 +103,12 @@ def share(column: str, header: str) -> MakeColumn:
 
 def points(column: str, header: str) -> MakeColumn:
     """Differences of fractions as percentage points, with their intervals."""
-    return interval(column, header, "%", factor=100.0)
+
+    def make(frame: pd.DataFrame) -> Column:
+        column_ = interval(column, header, "%", factor=100.0)(frame)
+        return replace(column_, header=f"{header} [points]")
+
+    return make
 
 
 def verdict(header: str = "verdict") -> MakeColumn:

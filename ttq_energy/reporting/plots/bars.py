@@ -38,7 +38,7 @@ def energy_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
     }
     domain = ", ".join(dict.fromkeys(frame["domain"]))
     how = ", ".join(dict.fromkeys(frame["provenance"]))
-    return _bars(frame, what, "J", f"energy per inference, {domain} ({how})", width)
+    return _bars(frame, what, "J", f"energy per inference, {domain}\n({how})", width)
 
 
 def latency_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
@@ -55,13 +55,17 @@ def latency_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
 def _bars(frame: pd.DataFrame, what: dict[str, str], unit: str, label: str, width: float) -> Figure:
     batches = list(dict.fromkeys(frame["batch_size"]))
     tallest = max(int(frame[frame["batch_size"] == b]["variant"].nunique()) for b in batches)
+    across = 2 if width > 5 and len(batches) > 1 else 1
+    down = -(-len(batches) // across)
     with style():
-        figure, panels = new_figure(width, (0.5 + 0.2 * tallest) * len(batches), len(batches), 1)
-        for axes, batch in zip(panels, batches, strict=True):
+        figure, panels = new_figure(width, (0.5 + 0.2 * tallest) * down + 0.1, down, across)
+        for axes, batch in zip(panels, batches, strict=False):
             _panel(axes, frame[frame["batch_size"] == batch], what, unit)
             axes.set_title(f"batch size {batch}")
             scale = scale_for(frame[frame["batch_size"] == batch][what["value"]], unit)
             axes.set_xlabel(f"{label} [{scale.unit}]")
+        for axes in panels[len(batches) :]:
+            axes.remove()
         return figure
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ttq_energy.reporting.formatting import number, quantity
 from ttq_energy.reporting.plots.style import (
@@ -15,6 +16,7 @@ from ttq_energy.reporting.plots.style import (
     new_figure,
     style,
     variant_color,
+    variant_marker,
 )
 
 if TYPE_CHECKING:
@@ -50,23 +52,33 @@ def layer_bars(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
                 x = np.array([places[layer] for layer in part["layer"]], float)
                 x += (index - (len(variants) - 1) / 2) * 0.8 / len(variants)
                 y = part[column].to_numpy(float, na_value=np.nan) * factor
-                bars = axes.bar(
-                    x,
-                    np.nan_to_num(y),
-                    0.8 / len(variants),
-                    color=variant_color(variant),
-                    label=variant if column == "multiplies" else None,
-                )
-                for patch, layer, value in zip(bars, part["layer"], y, strict=True):
+                color = variant_color(variant)
+                if scale == "log":
+                    known = y > 0
+                    marks = [
+                        axes.plot(
+                            [a],
+                            [b],
+                            marker=variant_marker(variant),
+                            color=color,
+                            markersize=4,
+                            linestyle="none",
+                        )[0]
+                        for a, b in zip(x[known], y[known], strict=True)
+                    ]
+                else:
+                    known = ~np.isnan(y)
+                    bars = axes.bar(x[known], y[known], 0.8 / len(variants), color=color)
+                    marks = list(bars)
+                named_layers = part["layer"].to_numpy()[known]
+                for mark, layer, value in zip(marks, named_layers, y[known], strict=True):
                     shown = (
                         quantity(value, "B", 3)
                         if column == "weight_bytes"
                         else f"{number(value, 3)}{' %' if factor > 1 else ''}"
                     )
-                    annotate_value(
-                        patch,
-                        f"{layer}, {variant}: {shown} {label.split(' [')[0]}".replace("\n", " "),
-                    )
+                    what = label.split(" [")[0].replace("\n", " ")
+                    annotate_value(mark, f"{layer}, {variant}: {shown} {what}")
             axes.set_yscale(scale)
             if scale == "linear":
                 axes.set_ylim(0, 100)
@@ -81,6 +93,12 @@ def layer_bars(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         else:
             last.set_xlabel("layer, in the network's order")
         last.tick_params(axis="x", color=MUTED)
-        figure.legend(loc="outside upper right", ncols=min(6, len(variants)))
+        handles = [
+            Line2D(
+                [], [], marker=variant_marker(v), color=variant_color(v), linestyle="none", label=v
+            )
+            for v in variants
+        ]
+        figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(variants)))
         figure.align_ylabels(panels)
         return figure

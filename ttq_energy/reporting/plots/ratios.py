@@ -25,6 +25,9 @@ from ttq_energy.reporting.plots.style import (
 if TYPE_CHECKING:
     import pandas as pd
 
+Row = tuple[str, int, str]
+"""Model, batch size, variant."""
+
 _NAMES = {"gross_energy": "energy", "net_energy": "net energy", "latency": "latency"}
 
 
@@ -38,7 +41,6 @@ def ratios(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
     """
     quantities = list(dict.fromkeys(frame["quantity"]))
     rows = list(dict.fromkeys(zip(frame["model"], frame["batch_size"], frame["variant"])))
-    models = frame["model"].nunique() > 1
     with style():
         height = 0.55 + 0.19 * len(rows)
         stacked = width < FULL_IN * 0.8
@@ -46,33 +48,54 @@ def ratios(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         figure, panels = new_figure(
             width, height * (len(quantities) if stacked else 1) + 0.1, *shape, sharey=True
         )
-        for axes, quantity in zip(panels, quantities, strict=True):
-            _panel(axes, frame[frame["quantity"] == quantity], rows, models)
+        for place, (axes, quantity) in enumerate(zip(panels, quantities, strict=True)):
+            _panel(axes, frame[frame["quantity"] == quantity], rows)
+            _name_rows(axes, rows, groups=stacked or place == 0)
         return figure
 
 
-def _panel(axes: Axes, frame: pd.DataFrame, rows: list[tuple[str, int, str]], models: bool) -> None:
+def _panel(axes: Axes, frame: pd.DataFrame, rows: list[Row]) -> None:
     places = {row: -place for place, row in enumerate(rows)}
     for row in frame.itertuples():
-        y = places[row.model, row.batch_size, row.variant]
-        _bar(axes, y, row, 0.62)
+        _bar(axes, places[row.model, row.batch_size, row.variant], row, 0.62)
     base = frame["baseline"].iloc[0]
     kind = _NAMES.get(str(frame["quantity"].iloc[0]), str(frame["quantity"].iloc[0]))
     how = dict.fromkeys(frame["provenance"])
     axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=3)
-    axes.set_yticks([-place for place in range(len(rows))])
-    axes.set_yticklabels([f"{f'{m}  ' if models else ''}{v}  ×{b}" for m, b, v in rows])
-    axes.set_ylim(-len(rows) + 0.4, 0.6)
     axes.set_xlim(left=0.0, right=max(1.12, float(frame["ratio_high"].max()) * 1.05))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"{kind} per inference ÷ {base} ({', '.join(how)})")
-    _separate_groups(axes, rows)
 
 
-def _separate_groups(axes: Axes, rows: list[tuple[str, int, str]]) -> None:
-    for place in range(1, len(rows)):
-        if rows[place][:2] != rows[place - 1][:2]:
+def _name_rows(axes: Axes, rows: list[Row], groups: bool = True) -> None:
+    """Variants as tick labels, and each batch size once beside its rows."""
+    axes.set_yticks([-place for place in range(len(rows))])
+    axes.set_yticklabels([row[2] for row in rows])
+    axes.set_ylim(-len(rows) + 0.4, 0.6)
+    models = len({row[0] for row in rows}) > 1
+    longest = max(len(row[2]) for row in rows)
+    first = 0
+    for place in range(1, len(rows) + 1):
+        if place < len(rows) and rows[place][:2] == rows[first][:2]:
+            continue
+        model, batch, _ = rows[first]
+        if groups:
+            axes.annotate(
+                f"{model}\nbatch {batch}" if models else f"batch {batch}",
+                (0, -(first + place - 1) / 2),
+                xycoords=("axes fraction", "data"),
+                xytext=(-4.4 * longest - 13, 0),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=MUTED,
+                annotation_clip=False,
+            )
+        if place < len(rows):
             axes.axhline(0.5 - place, color=MUTED, linewidth=0.5)
+        first = place
 
 
 def _bar(axes: Axes, y: float, row: object, thickness: float) -> None:
@@ -143,10 +166,7 @@ def ratios_by_run(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
                 )
             axes.scatter([], [], s=26, marker=markers[index % len(markers)], color=MUTED, label=run)
         axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        axes.set_yticks(list(places.values()))
-        models = frame["model"].nunique() > 1
-        axes.set_yticklabels([f"{f'{m}  ' if models else ''}{v}  ×{b}" for m, b, v in rows])
-        axes.set_ylim(-len(rows) + 0.4, 0.6)
+        _name_rows(axes, rows)
         axes.set_xlim(left=0.0)
         kind = _NAMES.get(str(frame["quantity"].iloc[0]), "ratio")
         base, how = frame["baseline"].iloc[0], frame["provenance"].iloc[0]

@@ -99,9 +99,14 @@ def hardware_and_software(run: Run) -> Section | None:
         blocks.append(
             views.table(
                 "stages",
-                f"Stages and their wall time; together {total}.",
+                f"Wall time by kind of stage and network; together {total}.",
                 stages,
-                [views.text("stage", "stage"), views.value("wall_s", "wall time", "s")],
+                [
+                    views.text("stage", "stage"),
+                    views.text("model", "network"),
+                    views.count("parts", "parts"),
+                    views.value("wall_s", "wall time", "s"),
+                ],
             )
         )
     if not blocks:
@@ -222,8 +227,7 @@ def method(run: Run) -> Section:
     present = {name for name in run.tables if len(run.tables[name])}
     sources = [text for needs, text in _SOURCES if present & set(needs)]
     if sources:
-        blocks.append("**Sources.**")
-        blocks += sources
+        blocks += [f"**Sources.** {sources[0]}", *sources[1:]]
     return Section("method", "Method and sources", tuple(blocks))
 
 

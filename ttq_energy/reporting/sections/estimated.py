@@ -230,17 +230,28 @@ def carbon(run: Run, country: str) -> Section | None:
             f"equivalents per kWh ({factor.year}). The country was named by the user, not looked "
             f"up. Energies are {kinds}; only the part of the machine that the domain covers is "
             "counted, and neither its making nor cooling.",
-            views.table(
-                "carbon",
-                f"CO₂ equivalents of a million inferences in {factor.country}.",
-                frame,
-                [
-                    views.text("where", "where"),
-                    views.count("batch_size", "batch", zero="–"),
-                    views.text("variant", "variant"),
-                    views.interval("carbon_g", "CO₂e", "g"),
-                    views.text("provenance", "provenance"),
-                ],
+            *(
+                _carbon_table(frame[here], factor.country, what)
+                for what, here in (
+                    ("on this machine", frame["batch_size"] > 0),
+                    ("on accelerators, modelled", frame["batch_size"] == 0),
+                )
+                if here.any()
             ),
         ),
+    )
+
+
+def _carbon_table(frame: pd.DataFrame, country: str, what: str) -> Block:
+    return views.table(
+        "carbon" if (frame["batch_size"] > 0).all() else "carbon_targets",
+        f"CO₂ equivalents of a million inferences in {country}, {what}.",
+        frame,
+        [
+            views.text("where", "where"),
+            views.count("batch_size", "batch", zero="–"),
+            views.text("variant", "variant"),
+            views.interval("carbon_g", "CO₂e", "g"),
+            views.text("provenance", "provenance"),
+        ],
     )

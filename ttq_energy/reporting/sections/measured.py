@@ -35,7 +35,7 @@ def energy_and_latency(run: Run) -> Section | None:
                 f"latency-{_slug(*key)}",
                 f"Latency of one inference of {key[0]} on {key[1]}, timed, with 95 % intervals.",
                 _alt(frame, "latency_s", "s", "timed"),
-                plots.latency_bars(frame),
+                plots.latency_bars(frame, plots.FULL_IN),
             )
         )
     if len(latency):
@@ -76,7 +76,7 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
                 f"Energy of one inference of {key[0]} on {key[1]} ({key[2]}), gross, with 95 % "
                 "intervals; the line inside each bar marks the net energy.",
                 _alt(frame, "energy_j", "J", str(key[2])),
-                plots.energy_bars(frame),
+                plots.energy_bars(frame, plots.FULL_IN),
             )
         )
     blocks.append(
@@ -106,14 +106,13 @@ def _comparison_blocks(run: Run) -> list[Block]:
     return [
         views.table(
             "comparisons",
-            f"Ratios variant ÷ baseline per inference{_place(frame)}, paired within rounds; below "
-            "1 the variant needs less.",
+            f"Ratios variant ÷ {listed(list(dict.fromkeys(frame['baseline'])), 'or')} per inference"
+            f"{_place(frame)}, paired within rounds; below 1 the variant needs less.",
             frame.assign(quantity=frame["quantity"].str.replace("_", " ")),
             [
                 views.count("batch_size", "batch"),
                 views.text("quantity", "quantity"),
                 views.text("domain", "domain"),
-                views.text("baseline", "baseline"),
                 views.text("variant", "variant"),
                 views.interval("ratio", "ratio"),
                 views.count("rounds", "rounds"),

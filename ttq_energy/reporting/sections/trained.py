@@ -28,13 +28,15 @@ def accuracy_against_energy(run: Run) -> Section | None:
                 "Dashed: the Pareto front, the variants that no other beats in both.",
                 "On the Pareto front: "
                 + "; ".join(
-                    f"{r.variant} on {r.where}{f' at batch size {r.batch_size}' * bool(r.batch_size)}"
+                    f"{r.variant} on {r.where}"
+                    + f" at batch size {r.batch_size}" * bool(r.batch_size)
                     for r in front.itertuples()
                 )
                 + ".",
                 plots.accuracy_energy(frame, plots.FULL_IN),
             )
         )
+    blocks += _untested(run)
     blocks.append(
         views.table(
             "accuracy",
@@ -52,6 +54,19 @@ def accuracy_against_energy(run: Run) -> Section | None:
         )
     )
     return Section("accuracy-energy", "Accuracy against energy", tuple(blocks))
+
+
+def _untested(run: Run) -> list[Block]:
+    """Variants that were run but whose own accuracy was not tested: they get no one else's."""
+    tested = set(tables.accuracy(run)["variant"])
+    names = [v for v in dict.fromkeys(run.measurements["variant"]) if v not in tested]
+    if not names:
+        return []
+    verb = "has" if len(names) == 1 else "have"
+    return [
+        f"{listed([f'`{v}`' for v in names])} {verb} no point here: "
+        "the accuracy of weights run at another precision was not tested."
+    ]
 
 
 def _selection_note(run: Run) -> str:

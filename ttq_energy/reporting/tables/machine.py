@@ -140,18 +140,18 @@ def _variants(run: Run) -> pd.DataFrame:
 
 
 def stages(runs: Runs) -> pd.DataFrame:
-    """Finished stages and their wall time: stage, wall_s."""
+    """Finished stages by kind and network: stage, model, parts (how many), wall_s (together)."""
     return gather(runs, _stages)
 
 
 def _stages(run: Run) -> pd.DataFrame:
     import pandas as pd
 
-    finished = run.manifest.get("stages") or {}
-    rows = [
-        (stage.replace("|", " "), entry.get("wall_s") if isinstance(entry, Mapping) else None)
-        for stage, entry in finished.items()
-    ]
-    frame = pd.DataFrame(rows, columns=["stage", "wall_s"])
+    rows = []
+    for key, entry in (run.manifest.get("stages") or {}).items():
+        kind, model, *_ = [*str(key).split("|"), ""]
+        wall = entry.get("wall_s") if isinstance(entry, Mapping) else None
+        rows.append({"stage": kind, "model": model, "parts": 1, "wall_s": wall})
+    frame = pd.DataFrame(rows, columns=["stage", "model", "parts", "wall_s"])
     frame["wall_s"] = pd.to_numeric(frame["wall_s"])
-    return frame
+    return frame.groupby(["stage", "model"], sort=False)[["parts", "wall_s"]].sum().reset_index()
