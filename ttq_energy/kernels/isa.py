@@ -9,7 +9,6 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ttq_energy.kernels import reference
 from ttq_energy.errors import InputError, unknown_name
 
 VARIABLE = "TTQ_ENERGY_ISA"
@@ -38,7 +37,7 @@ def native() -> ModuleType:
 def _select(module: ModuleType, wanted: str | None) -> None:
     usable = list(module.available())
     if not wanted:
-        module.select(usable[0])
+        module.use(usable[0])
         return
     known = list(module.known())
     if wanted not in known:
@@ -47,7 +46,7 @@ def _select(module: ModuleType, wanted: str | None) -> None:
         raise InputError(
             f"{VARIABLE}: this CPU or build lacks '{wanted}'; usable here: {', '.join(usable)}"
         )
-    module.select(wanted)
+    module.use(wanted)
 
 
 def available() -> list[str]:
@@ -57,19 +56,12 @@ def available() -> list[str]:
 
 def active() -> str:
     """The instruction set whose kernels run."""
-    try:
-        return str(native().active())
-    except InputError:
-        return "reference"
+    return str(native().active())
 
 
 def pack(matrix: Tensor) -> Tensor:
     """Pack contiguous int8 codes (rows, columns) on the CPU, as reference.pack_matrix does."""
     rows, columns = matrix.shape
     packed = torch.empty(rows * (-(-columns // 4)), dtype=torch.uint8)
-    try:
-        native()
-    except InputError:
-        return reference.pack_matrix(matrix)
     native().pack(matrix.data_ptr(), rows, columns, packed.data_ptr(), torch.get_num_threads())
     return packed

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ttq_energy.errors import InputError
 from ttq_energy.kernels import isa, reference
-from ttq_energy.kernels.packing import PackedWeight, unpack_codes
+from ttq_energy.kernels.packing import unpack_codes
 
 _LIBRARY = torch.library.Library("ttq_energy", "DEF")
 _LIBRARY.define(
@@ -118,8 +117,125 @@ def _fake_conv2d(
     return x.new_empty(x.shape[0], shape[0], height, width)
 
 
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.float().contiguous()
+
+
+def _native_linear(
+    x: Tensor,
+    packed: Tensor,
+    scale_pos: Tensor,
+    scale_neg: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_features: int,
+    int8: bool,
+    relu: bool,
+) -> Tensor:
+    if x.dtype != torch.float32:
+        return _reference_linear(
+            x, packed, scale_pos, scale_neg, bias, residual, out_features, int8, relu
+        )
+    columns = x.shape[-1]
+    y = x.new_empty(*x.shape[:-1], out_features)
+    if y.numel() == 0:
+        return y
+    source, bias_, residual_ = x.contiguous(), _contiguous(bias), _contiguous(residual)
+    finite = isa.native().linear(
+        source.data_ptr(),
+        source.numel() // columns,
+        packed.data_ptr(),
+        out_features,
+        columns,
+        scale_pos.data_ptr(),
+        scale_neg.data_ptr(),
+        _address(bias_),
+        _address(residual_),
+        relu,
+        int8,
+        y.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if not finite:
+        return _reference_linear(
+            x, packed, scale_pos, scale_neg, bias, residual, out_features, int8, relu
+        )
+    return y
+
+
+def _native_conv2d(
+    x: Tensor,
+    packed: Tensor,
+    scale_pos: Tensor,
+    scale_neg: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    int8: bool,
+    relu: bool,
+) -> Tensor:
+    out, channels, kernel_height, kernel_width = shape
+    height = output_size(x.shape[2], kernel_height, stride[0], padding[0], dilation[0])
+    width = output_size(x.shape[3], kernel_width, stride[1], padding[1], dilation[1])
+    y = torch.empty((x.shape[0], out, height, width), dtype=x.dtype)
+    if y.numel() == 0:
+        return y
+    if x.dtype == torch.float32:
+        bias_, residual_ = _contiguous(bias), _contiguous(residual)
+        finite = isa.native().conv2d(
+            x.data_ptr(),
+            [
+                *x.shape,
+                *x.stride(),
+                *(out, kernel_height, kernel_width),
+                *stride,
+                *padding,
+                *dilation,
+                *(groups, height, width),
+            ],
+            packed.data_ptr(),
+            reference.conv_columns(channels, kernel_height * kernel_width),
+            scale_pos.data_ptr(),
+            scale_neg.data_ptr(),
+            _address(bias_),
+            _address(residual_),
+            reference.shares_tables(channels),
+            relu,
+            int8,
+            y.data_ptr(),
+            torch.get_num_threads(),
+        )
+        if finite:
+            return y
+    return _reference_conv2d(
+        x,
+        packed,
+        scale_pos,
+        scale_neg,
+        bias,
+        residual,
+        shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        int8,
+        relu,
+    )
+
+
 _LIBRARY.impl("linear", _reference_linear, "CompositeExplicitAutograd")
 _LIBRARY.impl("conv2d", _reference_conv2d, "CompositeExplicitAutograd")
+_LIBRARY.impl("linear", _native_linear, "CPU")
+_LIBRARY.impl("conv2d", _native_conv2d, "CPU")
 torch.library.register_fake("ttq_energy::linear", _fake_linear, lib=_LIBRARY)
 torch.library.register_fake("ttq_energy::conv2d", _fake_conv2d, lib=_LIBRARY)
 
@@ -189,7 +305,7 @@ def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gru_cell(inputs: Tensor, hidden: Tensor, h: Tensor) -> Tensor:
-    """The pointwise part of a GRU step: both products (batch, 3 hidden) in torch's order r, z, n."""
+    """The pointwise part of a GRU step: products (batch, 3 hidden) in torch's order r, z, n."""
     input_r, input_z, input_n = inputs.chunk(3, -1)
     hidden_r, hidden_z, hidden_n = hidden.chunk(3, -1)
     n = torch.tanh(input_n + (input_r + hidden_r).sigmoid() * hidden_n)

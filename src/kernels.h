@@ -1,0 +1,106 @@
+// What one instruction set offers: the inner loops, behind a table of functions.
+//
+// Every file isa_*.cpp fills one table from the same sources, compiled with its own flags; the
+// drivers (linear.cpp, conv2d.cpp) hold the loops around them and know no instruction set.
+//
+// Weights: four ternary codes make a byte, bit t set where code t is +1, bit 4 + t where it is -1.
+// A matrix (rows, 4 * depth) lies in panels of 64 rows, the last panel narrower, each panel
+// [depth][width] bytes. A sum over +1 codes (P) and one over -1 codes (N) give every output:
+// y = scale_pos * P - scale_neg * N.
+//
+// Both sums come from tables: for four activations the 16 sums of their subsets, indexed by a
+// nibble, so that one addition does the work of four weights. Two forms of it:
+//   panel  (few input rows): one table, many weight rows looked up by byte shuffles;
+//   lanes  (many input rows or pixels): a table entry holds one value for each of many inputs, and
+//          a weight byte selects whole vectors from the first-level cache.
+#pragma once
+
+#include <cstdint>
+
+namespace ttq {
+
+constexpr int kPanelRows = 64;
+constexpr int kLanes = 32;         // most inputs that one lanes block holds
+constexpr int kTableEntries = 16;  // subsets of four activations
+constexpr int kCodeLimit = 127;    // |quantized activation|
+constexpr int kPanelTableBytes = 64;
+constexpr int kPanelFloatGroups = 128;  // groups of one panel_float call: float32 rounding, cache
+constexpr int kPanelShortGroups = 2048;  // groups of one panel_short call: 16-bit partial sums
+// int16 sums of 4 * 127 a lookup: 64 of them stay below 32768.
+constexpr int kShortRun = 64;
+
+// A run of consecutive lanes taken from the source at `offset`, put at `lane`.
+struct Segment {
+  int64_t offset;
+  int64_t lane;
+  int64_t length;
+};
+
+// Build the tables of lanes kernels for `groups` groups of four sources.
+struct LaneTables {
+  const void* source;        // activations (float or int16)
+  const int64_t* offsets;    // [groups * 4] into source, -1 for a row of zeros
+  const Segment* segments;
+  int64_t segment_count;
+  int64_t groups;
+  int64_t stride;            // lanes between table entries; a group takes 16 * stride
+  void* tables;
+};
+
+// Look up and add, for rows of packed codes and a block of lanes.
+struct LaneLookup {
+  const uint8_t* codes;      // the packed matrix
+  int64_t matrix_rows;
+  int64_t depth;             // bytes along the columns
+  int64_t row_begin, row_end;
+  int64_t column_begin;      // first byte column of this block
+  int64_t columns;           // byte columns of this block
+  const int32_t* places;     // [columns] where in `tables` a byte column's entry 0 begins
+  const void* tables;
+  int64_t stride;
+  int64_t lanes;             // 1 to 32 in use
+  bool first;                // whether sums start at zero
+  void* sums;                // [row - row_begin][2][32], float or int32
+};
+
+struct Kernels {
+  const char* name;
+  int vector_bytes;
+
+  float (*largest)(const float* x, int64_t count);  // max |x|, NaN or infinity if any is
+  // x * multiplier rounded to nearest even, as int16.
+  void (*quantize)(const float* x, int64_t count, float multiplier, int16_t* out);
+
+  void (*lane_tables_float)(const LaneTables&);
+  void (*lane_tables_short)(const LaneTables&);
+  void (*lane_lookup_float)(const LaneLookup&);
+  void (*lane_lookup_short)(const LaneLookup&);
+
+  // values[i] = scale_pos * P[i] - scale_neg * N[i] for 32 lanes.
+  void (*finish_float)(const void* sums, float scale_pos, float scale_neg, float* values);
+  // The same, times `scale`, from int32 sums.
+  void (*finish_int)(const void* sums, float scale_pos, float scale_neg, float scale,
+                     float* values);
+
+  // Panel kernels: tables of kPanelTableBytes for each group; sums of 64 rows over `groups`,
+  // at most kPanelFloatGroups or kPanelShortGroups.
+  void (*panel_tables_float)(const float* x, int64_t groups, void* tables);
+  void (*panel_tables_short)(const int16_t* x, int64_t groups, void* tables);
+  void (*panel_float)(const void* tables, const uint8_t* codes, int64_t groups, float* pos,
+                      float* neg);
+  void (*panel_short)(const void* tables, const uint8_t* codes, int64_t groups, int32_t* pos,
+                      int32_t* neg);
+
+  // Dot products of `rows` dense float rows with x, for the dense GEMV rival.
+  void (*dense_rows)(const float* x, const float* weights, int64_t rows, int64_t columns,
+                     float* y);
+};
+
+const Kernels* portable_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx_vnni_kernels();
+const Kernels* avx512_kernels();
+const Kernels* neon_kernels();
+const Kernels* neon_dotprod_kernels();
+
+}  // namespace ttq

@@ -1,0 +1,250 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "lanes.h"
+#include "operators.h"
+#include "parallel.h"
+
+namespace ttq {
+namespace {
+
+// Fewer input rows than these go through the panel kernels, whose cost grows with each row, more
+// through the lanes kernels, whose cost grows with each vector of rows. Measured with
+// benchmarks/kernels.py on Zen 3.
+constexpr int64_t kFloatLanesFrom = 4;
+constexpr int64_t kShortLanesFrom = 12;
+// Weight rows of one lanes task: the sums stay in the second-level cache.
+constexpr int64_t kTaskRows = 256;
+
+int64_t padded(int64_t columns) { return (columns + 3) / 4 * 4; }
+
+float finish(float value, const Weights& w, int64_t row, const float* residual) {
+  if (w.bias) value += w.bias[row];
+  if (residual) value += *residual;
+  return w.relu && value < 0 ? 0.0f : value;
+}
+
+// Quantize the rows of x into int16 (count, padded columns), their scales beside them.
+void quantize_rows(const Kernels& kernels, const float* x, int64_t count, int64_t columns,
+                   int16_t* integers, float* scales) {
+  const int64_t width = padded(columns);
+  for (int64_t m = 0; m < count; m++) {
+    const RowScale s = row_scale(kernels.largest(x + m * columns, columns));
+    int16_t* row = integers + m * width;
+    if (s.multiplier != 0)
+      kernels.quantize(x + m * columns, columns, s.multiplier, row);
+    else
+      std::fill_n(row, columns, int16_t{0});
+    std::fill(row + columns, row + width, int16_t{0});
+    scales[m] = s.scale;
+  }
+}
+
+class PanelLinear {
+ public:
+  PanelLinear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count)
+      : kernels_(kernels), w_(weights), count_(count), depth_(weights.depth()) {
+    const int64_t width = padded(w_.columns);
+    tables_ = scratch_array<uint8_t>(Scratch::kTables, count * depth_ * kPanelTableBytes);
+    scales_ = scratch_array<float>(Scratch::kPlaces, count);
+    if (w_.quantized) {
+      int16_t* integers = scratch_array<int16_t>(Scratch::kQuantized, count * width);
+      quantize_rows(kernels, x, count, w_.columns, integers, scales_);
+      kernels.panel_tables_short(integers, count * depth_, tables_);
+    } else {
+      const float* source = x;
+      if (width != w_.columns) {
+        float* copy = scratch_array<float>(Scratch::kSource, count * width);
+        for (int64_t m = 0; m < count; m++) {
+          std::copy_n(x + m * w_.columns, w_.columns, copy + m * width);
+          std::fill(copy + m * width + w_.columns, copy + (m + 1) * width, 0.0f);
+        }
+        source = copy;
+      }
+      kernels.panel_tables_float(source, count * depth_, tables_);
+    }
+  }
+
+  // Rows of one panel for every input row.
+  void panel(int64_t panel, const float* residual, float* y) const {
+    const int64_t first = panel * kPanelRows;
+    const int64_t width = std::min<int64_t>(kPanelRows, w_.rows - first);
+    const uint8_t* codes = w_.codes + first * depth_;
+    for (int64_t m = 0; m < count_; m++) {
+      float values[kPanelRows];
+      const uint8_t* tables = tables_ + m * depth_ * kPanelTableBytes;
+      if (w_.quantized)
+        sum_ints(codes, width, tables, first, scales_[m], values);
+      else
+        sum_floats(codes, width, tables, first, values);
+      for (int64_t r = 0; r < width; r++) {
+        const int64_t place = m * w_.rows + first + r;
+        y[place] = finish(values[r], w_, first + r, residual ? residual + place : nullptr);
+      }
+    }
+  }
+
+ private:
+  // A narrow panel's bytes spread to the width that the kernels take.
+  const uint8_t* full_width(const uint8_t* codes, int64_t width, int64_t groups) const {
+    if (width == kPanelRows) return codes;
+    uint8_t* wide = scratch_array<uint8_t>(Scratch::kPanel, kPanelShortGroups * kPanelRows);
+    for (int64_t g = 0; g < groups; g++) {
+      std::copy_n(codes + g * width, width, wide + g * kPanelRows);
+      std::fill(wide + g * kPanelRows + width, wide + (g + 1) * kPanelRows, uint8_t{0});
+    }
+    return wide;
+  }
+
+  void sum_floats(const uint8_t* codes, int64_t width, const uint8_t* tables, int64_t first,
+                  float* values) const {
+    double pos[kPanelRows] = {}, neg[kPanelRows] = {};
+    for (int64_t g = 0; g < depth_; g += kPanelFloatGroups) {
+      const int64_t groups = std::min<int64_t>(kPanelFloatGroups, depth_ - g);
+      float p[kPanelRows], n[kPanelRows];
+      kernels_.panel_float(tables + g * kPanelTableBytes,
+                           full_width(codes + g * width, width, groups), groups, p, n);
+      for (int r = 0; r < kPanelRows; r++) {
+        pos[r] += p[r];
+        neg[r] += n[r];
+      }
+    }
+    for (int64_t r = 0; r < width; r++)
+      values[r] = w_.scale_pos[first + r] * static_cast<float>(pos[r]) -
+                  w_.scale_neg[first + r] * static_cast<float>(neg[r]);
+  }
+
+  void sum_ints(const uint8_t* codes, int64_t width, const uint8_t* tables, int64_t first,
+                float scale, float* values) const {
+    int32_t pos[kPanelRows] = {}, neg[kPanelRows] = {};
+    for (int64_t g = 0; g < depth_; g += kPanelShortGroups) {
+      const int64_t groups = std::min<int64_t>(kPanelShortGroups, depth_ - g);
+      int32_t p[kPanelRows], n[kPanelRows];
+      kernels_.panel_short(tables + g * kPanelTableBytes,
+                           full_width(codes + g * width, width, groups), groups, p, n);
+      for (int r = 0; r < kPanelRows; r++) {
+        pos[r] += p[r];
+        neg[r] += n[r];
+      }
+    }
+    for (int64_t r = 0; r < width; r++)
+      values[r] = scale * (w_.scale_pos[first + r] * static_cast<float>(pos[r]) -
+                           w_.scale_neg[first + r] * static_cast<float>(neg[r]));
+  }
+
+  const Kernels& kernels_;
+  const Weights& w_;
+  int64_t count_, depth_;
+  uint8_t* tables_;
+  float* scales_;
+};
+
+void panel_linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
+                  const float* residual, float* y, int threads) {
+  const PanelLinear job(kernels, weights, x, count);
+  const int64_t panels = (weights.rows + kPanelRows - 1) / kPanelRows;
+  // One run of panels for each thread: every core reads its weights in order.
+  const int64_t parts = std::min<int64_t>(threads, panels);
+  parallel_for(parts, threads, [&](int64_t part) {
+    for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; p++)
+      job.panel(p, residual, y);
+  });
+}
+
+template <class T>
+void transpose(const T* rows, int64_t count, int64_t columns, int64_t row_stride, T* lanes) {
+  constexpr int64_t kTile = 32;
+  for (int64_t k = 0; k < columns; k += kTile) {
+    const int64_t end = std::min(k + kTile, columns);
+    for (int64_t m = 0; m < count; m++)
+      for (int64_t j = k; j < end; j++) lanes[j * kLanes + m] = rows[m * row_stride + j];
+  }
+  for (int64_t j = 0; j < columns; j++)
+    std::fill(lanes + j * kLanes + count, lanes + (j + 1) * kLanes, T{0});
+}
+
+// Input rows `count` (at most 32) as lanes: [columns][32], with the rows' scales.
+template <class T>
+void fill_block(const Kernels& kernels, const Weights& w, const float* x, int64_t count, T* lanes,
+                float* scales) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    transpose(x, count, w.columns, w.columns, lanes);
+  } else {
+    const int64_t width = padded(w.columns);
+    int16_t* integers = scratch_array<int16_t>(Scratch::kQuantized, count * width);
+    quantize_rows(kernels, x, count, w.columns, integers, scales);
+    transpose(integers, count, w.columns, width, lanes);
+  }
+}
+
+template <class T>
+void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
+                  const float* residual, float* y, int threads) {
+  const int64_t blocks = (count + kLanes - 1) / kLanes;
+  const int64_t at_once = std::min<int64_t>(blocks, threads);
+  const int64_t block_size = w.columns * kLanes;
+  T* source = scratch_array<T>(Scratch::kSource, at_once * block_size + kLanes);
+  float scales[kLanes * 64];
+  const int64_t row_tasks = std::max<int64_t>(
+      (w.rows + kTaskRows - 1) / kTaskRows, std::min<int64_t>(threads, (w.rows + 15) / 16));
+  std::vector<int64_t> offsets(padded(w.columns), -1);
+  for (int64_t k = 0; k < w.columns; k++) offsets[k] = k * kLanes;
+  const int64_t multiple = kernels.vector_bytes / static_cast<int64_t>(sizeof(T));
+  const LanePlan full({0}, std::min<int64_t>(count, kLanes), multiple);
+  const LanePlan last({0}, count - (blocks - 1) * kLanes, multiple);
+  const int64_t step = std::min<int64_t>(at_once, 64);
+  for (int64_t b0 = 0; b0 < blocks; b0 += step) {
+    const int64_t now = std::min(step, blocks - b0);
+    auto lanes_of = [&](int64_t b) { return std::min<int64_t>(kLanes, count - b * kLanes); };
+    parallel_for(now, threads, [&](int64_t i) {
+      fill_block(kernels, w, x + (b0 + i) * kLanes * w.columns, lanes_of(b0 + i),
+                 source + i * block_size, scales + i * kLanes);
+    });
+    parallel_for(now * row_tasks, threads, [&](int64_t task) {
+      const int64_t i = task / row_tasks, part = task % row_tasks, b = b0 + i;
+      const int64_t begin = w.rows * part / row_tasks, end = w.rows * (part + 1) / row_tasks;
+      const LaneJob job{&kernels, &w, b + 1 == blocks ? &last : &full, source + i * block_size,
+                        offsets.data()};
+      const char* all = static_cast<const char*>(lane_sums(job, begin, end));
+      constexpr int64_t kRowBytes = 2 * kLanes * 4;
+      for (int64_t row = begin; row < end; row++) {
+        float values[kLanes];
+        finish_row(job, all + (row - begin) * kRowBytes, row, 1.0f, values);
+        for (int64_t m = 0; m < lanes_of(b); m++) {
+          const int64_t place = (b * kLanes + m) * w.rows + row;
+          const float value = w.quantized ? scales[i * kLanes + m] * values[m] : values[m];
+          y[place] = finish(value, w, row, residual ? residual + place : nullptr);
+        }
+      }
+    });
+  }
+}
+
+}  // namespace
+
+RowScale row_scale(float largest) {
+  if (!std::isfinite(largest)) return {0.0f, std::numeric_limits<float>::quiet_NaN()};
+  if (largest < kSmallestRowMaximum) return {0.0f, 0.0f};
+  return {127.0f / largest, largest / 127.0f};
+}
+
+bool linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
+            const float* residual, float* y, int threads) {
+  if (!weights.quantized) {
+    const float most = kernels.largest(x, count * weights.columns);
+    if (!(most <= kLargestActivation)) return false;
+    if (count < kFloatLanesFrom)
+      panel_linear(kernels, weights, x, count, residual, y, threads);
+    else
+      lanes_linear<float>(kernels, weights, x, count, residual, y, threads);
+  } else if (count < kShortLanesFrom) {
+    panel_linear(kernels, weights, x, count, residual, y, threads);
+  } else {
+    lanes_linear<int16_t>(kernels, weights, x, count, residual, y, threads);
+  }
+  return true;
+}
+
+}  // namespace ttq

@@ -1,0 +1,118 @@
+// The Python module: addresses and sizes in, nothing of torch here. Callers check every argument.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "operators.h"
+#include "parallel.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+std::atomic<const ttq::Kernels*> chosen{nullptr};
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+std::vector<const ttq::Kernels*> usable() {
+  std::vector<const ttq::Kernels*> found(8);
+  found.resize(ttq::usable_kernels(found.data(), 8));
+  return found;
+}
+
+std::vector<std::string> available() {
+  std::vector<std::string> names;
+  for (const ttq::Kernels* kernels : usable()) names.emplace_back(kernels->name);
+  return names;
+}
+
+std::vector<std::string> known() {
+  return {ttq::kKnownNames, ttq::kKnownNames + ttq::kKnownCount};
+}
+
+void use(const std::string& name) {
+  for (const ttq::Kernels* kernels : usable())
+    if (name == kernels->name) {
+      chosen = kernels;
+      return;
+    }
+  throw std::invalid_argument("no such instruction set here: " + name);
+}
+
+const ttq::Kernels& kernels() { return *chosen.load(std::memory_order_relaxed); }
+
+ttq::Weights weights(uintptr_t codes, int64_t rows, int64_t columns, uintptr_t scale_pos,
+                     uintptr_t scale_neg, uintptr_t bias, bool relu, bool quantized) {
+  return {pointer<const uint8_t>(codes),
+          rows,
+          columns,
+          pointer<const float>(scale_pos),
+          pointer<const float>(scale_neg),
+          pointer<const float>(bias),
+          relu,
+          quantized};
+}
+
+bool linear(uintptr_t x, int64_t count, uintptr_t codes, int64_t rows, int64_t columns,
+            uintptr_t scale_pos, uintptr_t scale_neg, uintptr_t bias, uintptr_t residual,
+            bool relu, bool quantized, uintptr_t y, int threads) {
+  return ttq::linear(kernels(),
+                     weights(codes, rows, columns, scale_pos, scale_neg, bias, relu, quantized),
+                     pointer<const float>(x), count, pointer<const float>(residual),
+                     pointer<float>(y), threads);
+}
+
+bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int64_t columns,
+            uintptr_t scale_pos, uintptr_t scale_neg, uintptr_t bias, uintptr_t residual,
+            bool shared_tables, bool relu, bool quantized, uintptr_t y, int threads) {
+  if (sizes.size() != 20) throw std::invalid_argument("conv2d: 20 sizes expected");
+  const auto& v = sizes;
+  const ttq::Conv2dShape shape{v[0],  v[1],  v[2],  v[3],  v[4],  v[5],  v[6],
+                               v[7],  v[8],  v[9],  v[10], v[11], v[12], v[13],
+                               v[14], v[15], v[16], v[17], v[18], v[19], shared_tables};
+  return ttq::conv2d(
+      kernels(), weights(codes, shape.out_channels, columns, scale_pos, scale_neg, bias, relu, quantized),
+      shape, pointer<const float>(x), pointer<const float>(residual), pointer<float>(y), threads);
+}
+
+void pack(uintptr_t codes, int64_t rows, int64_t columns, uintptr_t packed, int threads) {
+  ttq::pack(pointer<const int8_t>(codes), rows, columns, pointer<uint8_t>(packed), threads);
+}
+
+void lstm_cell(uintptr_t gates, uintptr_t c, int64_t batch, int64_t hidden, uintptr_t new_h,
+               uintptr_t new_c) {
+  ttq::lstm_cell(pointer<const float>(gates), pointer<const float>(c), batch, hidden,
+                 pointer<float>(new_h), pointer<float>(new_c));
+}
+
+void dense_gemv(uintptr_t x, uintptr_t w, int64_t rows, int64_t columns, uintptr_t y,
+                int threads) {
+  ttq::parallel_for(threads, threads, [&](int64_t part) {
+    const int64_t begin = rows * part / threads, end = rows * (part + 1) / threads;
+    kernels().dense_rows(pointer<const float>(x), pointer<const float>(w) + begin * columns,
+                         end - begin, columns, pointer<float>(y) + begin);
+  });
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  using Unlocked = nb::call_guard<nb::gil_scoped_release>;
+  m.def("available", &available);
+  m.def("known", &known);
+  m.def("use", &use);
+  m.def("active", [] { return std::string(kernels().name); });
+  m.def("pack", &pack, Unlocked());
+  m.def("linear", &linear, Unlocked());
+  m.def("conv2d", &conv2d, Unlocked());
+  m.def("lstm_cell", &lstm_cell, Unlocked());
+  m.def("dense_gemv", &dense_gemv, Unlocked());
+}

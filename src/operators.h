@@ -1,0 +1,64 @@
+// The operators that the Python side calls, on any instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace ttq {
+
+// Packed codes and what is applied to the sums: y = scale_pos P - scale_neg N + bias + residual,
+// then ReLU. Scales and bias have one value for each row; bias and residual may be null.
+struct Weights {
+  const uint8_t* codes;
+  int64_t rows;
+  int64_t columns;  // codes in a row, the last byte's padding left out
+  const float* scale_pos;
+  const float* scale_neg;
+  const float* bias;
+  bool relu;
+  bool quantized;  // int8 activations
+
+  int64_t depth() const { return (columns + 3) / 4; }
+};
+
+struct Conv2dShape {
+  int64_t images, channels, height, width;
+  int64_t image_stride, channel_stride, row_stride, column_stride;  // of the input, in elements
+  int64_t out_channels, kernel_height, kernel_width;
+  int64_t stride_height, stride_width, padding_height, padding_width;
+  int64_t dilation_height, dilation_width, groups;
+  int64_t out_height, out_width;
+  bool shared_tables;  // columns ordered (channel / 4, tap, channel % 4), else (channel, tap)
+};
+
+// All return false, with y undefined, where float32 activations are not finite or too large for
+// their sums: then the caller must follow the dense rule for them.
+bool linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
+            const float* residual, float* y, int threads);
+bool conv2d(const Kernels& kernels, const Weights& weights, const Conv2dShape& shape,
+            const float* x, const float* residual, float* y, int threads);
+
+// Pack int8 codes (rows, columns) into bytes laid out as kernels.h says.
+void pack(const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed, int threads);
+
+void lstm_cell(const float* gates, const float* c, int64_t batch, int64_t hidden, float* new_h,
+               float* new_c);
+
+// The instruction sets of this build that this CPU has, best first; ends with portable.
+int usable_kernels(const Kernels** found, int capacity);
+extern const char* const kKnownNames[];
+extern const int kKnownCount;
+
+// Activations above this fall back, so that no sum of a few overflows to an infinity.
+constexpr float kLargestActivation = 1e30f;
+// Rows below this count as zero: 127 over it is still finite.
+constexpr float kSmallestRowMaximum = 0x1p-120f;
+
+// The quantization rule: integer = x * multiplier rounded, x ~ integer * scale.
+struct RowScale {
+  float multiplier, scale;
+};
+RowScale row_scale(float largest);
+
+}  // namespace ttq

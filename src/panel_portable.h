@@ -1,0 +1,33 @@
+// Panel kernels in plain C++, for instruction sets without a byte shuffle worth using.
+// Included by isa_*.cpp inside its own namespace.
+
+template <class T>
+static void subset_sums(const T* x, T* table) {
+  for (int e = 0; e < kTableEntries; e++) {
+    const T low = static_cast<T>((e & 1 ? x[0] : T(0)) + (e & 2 ? x[1] : T(0)));
+    const T high = static_cast<T>((e & 4 ? x[2] : T(0)) + (e & 8 ? x[3] : T(0)));
+    table[e] = static_cast<T>(low + high);
+  }
+}
+
+template <class T>
+static void panel_tables(const T* x, int64_t groups, void* tables) {
+  for (int64_t g = 0; g < groups; g++) {
+    T* table = reinterpret_cast<T*>(static_cast<uint8_t*>(tables) + g * kPanelTableBytes);
+    subset_sums(x + 4 * g, table);
+  }
+}
+
+template <class T, class Sum>
+static void panel(const void* tables, const uint8_t* codes, int64_t groups, Sum* pos, Sum* neg) {
+  for (int r = 0; r < kPanelRows; r++) pos[r] = neg[r] = 0;
+  for (int64_t g = 0; g < groups; g++) {
+    const T* table =
+        reinterpret_cast<const T*>(static_cast<const uint8_t*>(tables) + g * kPanelTableBytes);
+    for (int r = 0; r < kPanelRows; r++) {
+      pos[r] += table[codes[r] & 15];
+      neg[r] += table[codes[r] >> 4];
+    }
+    codes += kPanelRows;
+  }
+}
