@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,16 +35,22 @@ class RaplMeter(Meter):
 
     name = "rapl"
 
-    def __init__(self, root: str | os.PathLike[str] = ROOT) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str] = ROOT,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Find the zones and see that they can be read.
 
         Args:
             root: the powercap folder, ``/sys/class/powercap`` or another tree of that layout.
+            clock: monotonic seconds.
 
         Raises:
             SensorError: there is no zone, or a package cannot be read.
         """
-        self._root = Path(root)
+        self._root, self._clock = Path(root), clock
         zones = find_zones(self._root)
         if not zones:
             reason, remedy = _absent(self._root)
@@ -112,7 +118,7 @@ class RaplMeter(Meter):
         self._lock = threading.Lock()
         for zone, unwrapper in zip(self._zones, self._unwrappers, strict=True):
             try:
-                unwrapper.start(read_counter(zone.energy_file), time.monotonic())
+                unwrapper.start(read_counter(zone.energy_file), self._clock())
             except (OSError, ValueError) as error:
                 text = _why(error) if isinstance(error, OSError) else str(error)
                 raise SensorError(f"rapl: {zone.energy_file}: {text}") from None
@@ -131,7 +137,7 @@ class RaplMeter(Meter):
 
     def read(self) -> list[Reading]:
         if self._lock is None or not self._running:
-            now = time.monotonic()
+            now = self._clock()
             return [Reading(d.name, now, error="the meter is not started") for d in self._domains]
         with self._lock:
             return [
@@ -144,13 +150,13 @@ class RaplMeter(Meter):
     def _read_one(self, zone: Zone, domain: Domain, unwrapper: Unwrapper) -> Reading:
         try:
             raw = read_counter(zone.energy_file)
-            t_s = time.monotonic()
+            t_s = self._clock()
             return Reading(domain.name, t_s, energy_j=unwrapper.update(raw, t_s))
         except OSError as error:
             text = f"{zone.energy_file}: {_why(error)}"
         except (ValueError, CounterError) as error:
             text = f"{zone.energy_file}: {error}"
-        return Reading(domain.name, time.monotonic(), error=text)
+        return Reading(domain.name, self._clock(), error=text)
 
     def stop(self) -> None:
         if self._stopped is not None:
@@ -294,8 +300,7 @@ def _unreadable(zone: Zone, error: OSError, root: Path) -> tuple[str, str]:
     if not isinstance(error, PermissionError):
         return reason, ""
     flat = zone.path.parent == root
-    files = f"{root}/intel-rapl*/energy_uj" if flat else f"{zone.path}"
-    return reason, f"sudo chmod {'' if flat else '-R '}a+r {files}"
+    return reason, f"sudo chmod {f'a+r {root}/intel-rapl*/energy_uj' if flat else f'-R a+r {root}'}"
 
 
 def _why(error: OSError) -> str:

@@ -104,15 +104,16 @@ def _collect(folder: Path, found: dict[tuple[str, tuple[int, ...]], Path]) -> No
         entries = sorted(folder.iterdir())
     except OSError:
         return
+    deeper = [entry for entry in entries if entry.name in CONTROL_TYPES]
     for entry in entries:
         match = _ZONE.match(entry.name)
         if match:
             key = tuple(int(index) for index in match[2][1:].split(":"))
             if (match[1], key) not in found:
                 found[match[1], key] = entry
-                _collect(entry, found)
-        elif entry.name in CONTROL_TYPES and entry.is_dir():
-            _collect(entry, found)
+                deeper.append(entry)
+    for entry in deeper:
+        _collect(entry, found)
 
 
 def _distinct_names(zones: list[Zone]) -> list[Zone]:
