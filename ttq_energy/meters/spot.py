@@ -23,6 +23,8 @@ def measure_updates(
     limit_s: float,
     changes: int = 6,
     pause_s: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> list[Spot]:
     """Read again and again, and note when each value changes.
 
@@ -31,12 +33,13 @@ def measure_updates(
         limit_s: give up after this long.
         changes: enough changes of a value.
         pause_s: between two reads.
+        clock, sleep: time, and how it passes.
     """
     last = list(read())
     times: list[list[float]] = [[] for _ in last]
     steps: list[list[float]] = [[] for _ in last]
-    began = time.monotonic()
-    while (now := time.monotonic()) - began < limit_s:
+    began = clock()
+    while (now := clock()) - began < limit_s:
         for index, value in enumerate(read()):
             before = last[index]
             if value is None or before is None or value == before:
@@ -47,7 +50,7 @@ def measure_updates(
         if all(len(seen) > changes for seen in times):
             break
         if pause_s:
-            time.sleep(pause_s)
+            sleep(pause_s)
     return [_spot(t, s) for t, s in zip(times, steps, strict=True)]
 
 
