@@ -7,6 +7,9 @@ import time
 from typing import IO, Any
 
 
+BAR_WIDTH = 24
+
+
 class Progress:
     """Silent progress; the base of the ones that print.
 
@@ -19,6 +22,9 @@ class Progress:
 
     def update(self, text: str) -> None:
         """How far the stage has come."""
+
+    def bar(self, fraction: float, text: str) -> None:
+        """How much of the stage is done, 0 to 1; shown in a terminal alone."""
 
     def note(self, text: str) -> None:
         """A line to keep."""
@@ -61,6 +67,12 @@ class ConsoleProgress(Progress):
         elif now - self._last >= self._every_s:
             self._last = now
             self._print(f"  {text}")
+
+    def bar(self, fraction: float, text: str) -> None:
+        if self._status is not None:
+            done = round(BAR_WIDTH * min(max(fraction, 0.0), 1.0))
+            drawn = "━" * done + "─" * (BAR_WIDTH - done)
+            self._status.update(f"{self._title} {drawn} {fraction:.0%}, {text}")
 
     def note(self, text: str) -> None:
         self._print(text)
