@@ -59,6 +59,7 @@ def headline(run: Run) -> Headline:
     """
     against = tables.comparisons(run)
     against = against[against["baseline"] == BASELINE]
+    against = against[against["ratio"].notna()]
     energy = of_main_domain(against[against["quantity"] == "gross_energy"], run)
     for provenance in MEASURED:
         row = _first(run, energy[energy["provenance"] == provenance])
@@ -128,7 +129,10 @@ def answer(run: Run, chosen: Headline | None = None) -> str:
             f"to take {ratio} times the energy of `{BASELINE}` per inference{right}; nothing was "
             "measured."
         )
-    where = f"{row['model']} as `{row['variant']}`, at batch size {row['batch_size']} on {device(run, row['device'])},"
+    where = (
+        f"{row['model']} as `{row['variant']}`, at batch size {row['batch_size']} on "
+        f"{device(run, row['device'])},"
+    )
     if chosen.kind == "energy":
         return (
             f"{where} takes {ratio} times the energy of `{BASELINE}` per inference "
@@ -207,12 +211,14 @@ def sensor_notice(run: Run) -> str:
     """The sentence on sensors; empty where one was read, or where nothing was to be measured."""
     table = tables.sensors(run)
     kinds = set(run.measurements["provenance"].unique()) | set(run.training["provenance"].unique())
-    if kinds & set(MEASURED) or (table.empty and "modelled" not in kinds):
+    if kinds & set(MEASURED) or (table.empty and not kinds & {"modelled", "timed"}):
         return ""
     real = table[table["provenance"] != "modelled"]
-    readable = [str(name) for name, ok in zip(real["name"], real["readable"]) if ok is True]
+    readable = [
+        str(name) for name, ok in zip(real["name"], real["readable"], strict=True) if ok is True
+    ]
     if readable:
-        if not kinds - {""}:
+        if "modelled" not in kinds:
             return ""
         meters = listed(map(str, run.manifest.get("meters") or [])) or "a model"
         return (
@@ -293,6 +299,7 @@ def front_comparisons(run: Run, model: str) -> pd.DataFrame:
 
     frame = tables.comparisons(run)
     frame = frame[(frame["baseline"] == BASELINE) & (frame["model"] == model)]
+    frame = frame[frame["ratio"].notna()]
     energy = of_main_domain(frame[frame["quantity"] == "gross_energy"], run)
     for provenance in (*MEASURED, "modelled"):
         if (energy["provenance"] == provenance).any():
@@ -366,7 +373,7 @@ def summary_rows(run: Run, chosen: Headline) -> pd.DataFrame:
 
     right = tables.accuracy(run)
     model = chosen.row.get("model") or (right["model"].iloc[0] if len(right) else "")
-    names = [v for v in variant_order(run)]
+    names = variant_order(run)
     frame = pd.DataFrame({"model": model, "variant": names}).merge(
         right[["model", "variant", "accuracy", "accuracy_low", "accuracy_high"]],
         on=["model", "variant"],

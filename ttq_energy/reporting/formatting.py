@@ -99,6 +99,12 @@ def interval(value: object, low: object, high: object, factor: float = 1.0) -> s
     return f"{fixed(x, places)} [{fixed(a, places)}, {fixed(b, places)}]"
 
 
+def ends(low: float, high: float) -> str:
+    """``0.59 to 0.65``: a span that has no middle of its own."""
+    places = decimals_for(high, low, high)
+    return f"{fixed(low, places)} to {fixed(high, places)}"
+
+
 def percent(value: object, low: object = None, high: object = None) -> str:
     """A fraction as percent, with its interval."""
     if not (is_number(low) and is_number(high)):

@@ -1,4 +1,4 @@
-"""The report as PDF, made by typst: vector plots, embedded fonts, the same bytes for the same run."""
+"""The report as PDF by typst: vector plots, embedded fonts, the same bytes for the same run."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from ttq_energy.reporting.document import (
 _STANDARD = "a-2b"
 _EPOCH = datetime(1980, 1, 1)
 _WIDE_TABLE_CHARACTERS = 95
+_SHORT_TABLE_ROWS = 14
+"""Tables up to this long stay on one page."""
 
 
 def pdf_bytes(report: Report, archive: bool = False) -> bytes:
@@ -133,6 +135,7 @@ def _table(view: TableView) -> dict[str, Any]:
         "caption": view.caption,
         "note": view.note,
         "size": size,
+        "breakable": len(view.rows) > _SHORT_TABLE_ROWS,
         "columns": [
             {
                 "header": column.header,

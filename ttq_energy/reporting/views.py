@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 MakeColumn = Callable[["pd.DataFrame"], Column]
 
 _ONCE = ("run", "model", "device", "baseline")
-_VERDICTS = {"saves": "less", "costs": "more", "undecided": "undecided"}
+_MODELLED = {"saves": "less (modelled)", "costs": "more (modelled)"}
+_TIMED = {"saves": "faster", "costs": "slower"}
 
 
 def table(
@@ -23,12 +24,12 @@ def table(
 ) -> TableView:
     """A view of ``frame``.
 
-    Runs, models, devices and baselines get a column only where there are several, and a column of
-    texts only where there is any.
+    Runs, models, devices and baselines get a column only where there are several; columns that
+    are empty throughout are left out.
     """
     first = [text(k, k) for k in _ONCE if k in frame and len(frame[k].unique()) > 1]
     made = [make(frame) for make in (*first, *columns)]
-    shown = tuple(c for c in made if c.numeric or any(c.cells))
+    shown = tuple(c for c in made if any(cell not in ("", fmt.DASH) for cell in c.cells))
     return TableView(name, caption, frame.reset_index(drop=True), shown, note)
 
 
@@ -36,6 +37,15 @@ def text(column: str, header: str, wide: bool = False) -> MakeColumn:
     def make(frame: pd.DataFrame) -> Column:
         cells = ["" if x is None or x != x else str(x) for x in frame[column].astype(object)]
         return Column(header, cells, wide=wide)
+
+    return make
+
+
+def words(column: str, header: str) -> MakeColumn:
+    """Names of the schema, such as ``gross_energy``, with spaces."""
+
+    def make(frame: pd.DataFrame) -> Column:
+        return Column(header, [str(x).replace("_", " ") for x in frame[column]])
 
     return make
 
@@ -112,7 +122,7 @@ def points(column: str, header: str) -> MakeColumn:
 
 
 def verdict(header: str = "verdict") -> MakeColumn:
-    """What a comparison says; a modelled one is never said to save."""
+    """What a comparison says: neither a model nor a stopwatch shows that energy is saved."""
 
     def make(frame: pd.DataFrame) -> Column:
         kinds = frame["provenance"] if "provenance" in frame else ["modelled"] * len(frame)
@@ -123,11 +133,10 @@ def verdict(header: str = "verdict") -> MakeColumn:
 
 
 def verdict_word(word: object, provenance: object) -> str:
-    """``saves``, ``costs`` or ``undecided``; ``less`` or ``more`` (modelled) for a model."""
-    text_ = "" if word is None or word != word else str(word)
-    if str(provenance) == "modelled" and text_ in ("saves", "costs"):
-        return f"{_VERDICTS[text_]} (modelled)"
-    return text_
+    """``saves``, ``costs`` or ``undecided`` of energy that was measured, and only of that."""
+    said = "" if word is None or word != word else str(word)
+    words = {"modelled": _MODELLED, "timed": _TIMED}.get(str(provenance), {})
+    return words.get(said, said)
 
 
 def _end(column: str, end: str) -> str:

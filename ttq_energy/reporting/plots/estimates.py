@@ -96,7 +96,9 @@ def ratio_by_place(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         frame: rows of ``tables.measured_and_modelled`` of one model.
         width: of the figure in inches.
     """
-    places = list(dict.fromkeys(zip(frame["where"], frame["batch_size"], frame["provenance"])))
+    places = list(
+        dict.fromkeys(zip(frame["where"], frame["batch_size"], frame["provenance"], strict=True))
+    )
     variants = list(dict.fromkeys(frame["variant"]))
     thick = 0.8 / len(variants)
     with style():

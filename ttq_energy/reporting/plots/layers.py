@@ -43,7 +43,7 @@ def layer_bars(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
     with style():
         named = len(layers) <= 40
         figure, panels = new_figure(
-            width, 4.2 + (0.7 if named else 0.0), len(_PANELS), 1, sharex=True
+            width, 3.6 + (0.7 if named else 0.0), len(_PANELS), 1, sharex=True
         )
         for axes, (column, label, scale) in zip(panels, _PANELS, strict=True):
             factor = 100.0 if scale == "linear" else 1.0
@@ -80,6 +80,8 @@ def layer_bars(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
                     what = label.split(" [")[0].replace("\n", " ")
                     annotate_value(mark, f"{layer}, {variant}: {shown} {what}")
             axes.set_yscale(scale)
+            if scale == "log":
+                axes.margins(y=0.2)
             if scale == "linear":
                 axes.set_ylim(0, 100)
             axes.set_ylabel(label)

@@ -40,7 +40,9 @@ def ratios(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         width: of the figure in inches.
     """
     quantities = list(dict.fromkeys(frame["quantity"]))
-    rows = list(dict.fromkeys(zip(frame["model"], frame["batch_size"], frame["variant"])))
+    rows = list(
+        dict.fromkeys(zip(frame["model"], frame["batch_size"], frame["variant"], strict=True))
+    )
     with style():
         height = 0.55 + 0.19 * len(rows)
         stacked = width < FULL_IN * 0.8
@@ -132,10 +134,12 @@ def ratios_by_run(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
     Raises:
         ValueError: more than one provenance or quantity; they must not share an axis.
     """
-    if frame["provenance"].nunique() > 1 or frame["quantity"].nunique() > 1:
+    if len(frame[["provenance", "quantity"]].drop_duplicates()) > 1:
         raise ValueError("ratios_by_run: expected one provenance and one quantity")
     runs = list(dict.fromkeys(frame["run"]))
-    rows = list(dict.fromkeys(zip(frame["model"], frame["batch_size"], frame["variant"])))
+    rows = list(
+        dict.fromkeys(zip(frame["model"], frame["batch_size"], frame["variant"], strict=True))
+    )
     places = {row: -place for place, row in enumerate(rows)}
     soft = modelled(frame["provenance"].iloc[0])
     markers = "osD^vPX<>h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ttq_energy.reporting import tables, views
@@ -39,7 +40,7 @@ def hardware_and_software(run: Run) -> Section | None:
     blocks: list[Block] = []
     command = (run.manifest.get("environment") or {}).get("command")
     if command:
-        text = " ".join(map(str, command)) if isinstance(command, list) else str(command)
+        text = shlex.join(map(str, command)) if isinstance(command, list) else str(command)
         blocks += ["The run was made by:", Code(text)]
         machine = machine[machine["item"] != "command"]
     if len(machine):

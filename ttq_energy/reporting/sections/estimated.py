@@ -217,7 +217,11 @@ def measured_against_modelled(run: Run) -> Section | None:
 
 def carbon(run: Run, country: str) -> Section | None:
     """CO2 equivalents of a million inferences in a country that the user names."""
-    frame = tables.carbon(run, country)
+    return carbon_section(tables.carbon(run, country), country)
+
+
+def carbon_section(frame: pd.DataFrame, country: str) -> Section | None:
+    """The section for a table of ``tables.carbon``."""
     if frame.empty:
         return None
     factor = country_factor(country)

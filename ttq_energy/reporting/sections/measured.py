@@ -108,10 +108,10 @@ def _comparison_blocks(run: Run) -> list[Block]:
             "comparisons",
             f"Ratios variant ÷ {listed(list(dict.fromkeys(frame['baseline'])), 'or')} per inference"
             f"{_place(frame)}, paired within rounds; below 1 the variant needs less.",
-            frame.assign(quantity=frame["quantity"].str.replace("_", " ")),
+            frame,
             [
                 views.count("batch_size", "batch"),
-                views.text("quantity", "quantity"),
+                views.words("quantity", "quantity"),
                 views.text("domain", "domain"),
                 views.text("variant", "variant"),
                 views.interval("ratio", "ratio"),
@@ -156,7 +156,7 @@ def _place(frame: pd.DataFrame) -> str:
     shared = [
         str(frame[key].iloc[0])
         for key in ("model", "device")
-        if key in frame and frame[key].nunique() == 1
+        if key in frame and len(frame[key].unique()) == 1
     ]
     return f" of {' on '.join(shared)}" if shared else ""
 

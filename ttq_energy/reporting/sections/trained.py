@@ -53,7 +53,8 @@ def accuracy_against_energy(run: Run) -> Section | None:
             _selection_note(run),
         )
     )
-    return Section("accuracy-energy", "Accuracy against energy", tuple(blocks))
+    title = "Accuracy against energy" if len(both) else "Accuracy"
+    return Section("accuracy-energy", title, tuple(blocks))
 
 
 def _untested(run: Run) -> list[Block]:
@@ -135,7 +136,8 @@ def _cost_figure(run: Run) -> FigureView:
     ]
     return FigureView(
         "training-cost",
-        f"Time and energy of training {cost['model'].iloc[0]}.",
+        f"{'Time and energy' if cost['energy_j'].notna().any() else 'Time'} of training "
+        f"{cost['model'].iloc[0]}.",
         f"{'; '.join(texts)}.",
         plots.training_bars(cost, plots.FULL_IN),
     )
@@ -147,8 +149,11 @@ def _break_even(run: Run) -> list[Block]:
     if cost.empty:
         return []
     if cost["break_even_inferences"].isna().all():
-        reasons = dict.fromkeys(f"`{r.variant}`: {r.why_not}" for r in cost.itertuples())
-        return [f"**No break-even is given.** {'; '.join(reasons)}."]
+        reasons = cost.groupby("why_not", sort=False)["variant"].agg(
+            lambda names: listed([f"`{name}`" for name in names])
+        )
+        told = "; ".join(f"{names}: {why}" for why, names in reasons.items())
+        return [f"**No break-even is given.** {told}."]
     frame = cost.reset_index(drop=True)
     return [
         views.table(

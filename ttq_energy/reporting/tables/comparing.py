@@ -25,7 +25,7 @@ def across_runs(runs: Runs) -> pd.DataFrame:
     """
     import pandas as pd
 
-    table = gather(as_list(runs), _main_comparisons)
+    table = gather(as_list(runs), main_comparisons)
     rows = []
     for key, group in table.groupby(_ALIGN, sort=False):
         verdicts = group["verdict"].value_counts()
@@ -42,7 +42,8 @@ def across_runs(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _main_comparisons(run: Run) -> pd.DataFrame:
+def main_comparisons(run: Run) -> pd.DataFrame:
+    """Latency, and the energies of the domain that stands for each place."""
     import pandas as pd
 
     frame = run.comparisons

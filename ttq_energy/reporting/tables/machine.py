@@ -29,9 +29,9 @@ def _machine(run: Run) -> pd.DataFrame:
     for key, value in environment.items():
         part = {"machine": "Hardware", "gpus": "Hardware", "gpu": "Hardware"}.get(key, "Software")
         if key == "packages" and isinstance(value, Mapping):
-            rows.append((part, "packages", ", ".join(f"{k} {v}" for k, v in value.items())))
+            rows.append((part, "packages", ", ".join(f"{k} {v}" for k, v in value.items() if v)))
         elif key == "machine" and isinstance(value, Mapping):
-            rows += [(part, item, text) for item, text in _items(value)]
+            rows += [(part, item, text) for item, text in _items(_readable(value))]
         elif key in ("gpus", "gpu"):
             rows += [(part, item, text) for item, text in _gpus(value)]
         else:
@@ -41,6 +41,20 @@ def _machine(run: Run) -> pd.DataFrame:
         rows.append(("Software", "peak memory of the run", peak))
     rows.sort(key=lambda row: row[0])
     return pd.DataFrame(rows, columns=["part", "item", "value"])
+
+
+def _readable(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Caches as people write them: ``L1 data 32 KiB``."""
+    caches = machine.get("caches")
+    if not isinstance(caches, list) or not all(isinstance(c, Mapping) for c in caches):
+        return dict(machine)
+    told = []
+    for cache in caches:
+        kind = "" if cache.get("kind") == "unified" else cache.get("kind") or ""
+        size = float(cache.get("bytes") or 0) / 1024
+        amount = f"{size / 1024:g} MiB" if size >= 1024 else f"{size:g} KiB"
+        told.append(" ".join(filter(None, (f"L{cache.get('level', '?')}", kind, amount))))
+    return {**machine, "caches": told}
 
 
 def _gpus(value: Any) -> Iterator[tuple[str, str]]:
