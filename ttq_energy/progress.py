@@ -6,7 +6,6 @@ import sys
 import time
 from typing import IO, Any
 
-
 BAR_WIDTH = 24
 
 

@@ -1,4 +1,4 @@
-"""Ternary and binary weights: configurations, ``prepare_`` to train them, ``convert`` to run them."""
+"""Ternary and binary weights: ``prepare_`` makes them trainable, ``convert`` runs them packed."""
 
 from ttq_energy.quantization.configs import (
     BWN,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +16,14 @@ class TernaryMultiheadAttention(nn.Module):
         q_proj, k_proj, v_proj: those projections; None where ``in_proj`` stands.
         out_proj: joins the heads.
     """
+
+    in_proj: nn.Module | None
+    q_proj: nn.Module | None
+    k_proj: nn.Module | None
+    v_proj: nn.Module | None
+    out_proj: nn.Module
+    bias_k: Tensor | None
+    bias_v: Tensor | None
 
     # What nn.TransformerEncoder looks at before it takes a path that needs dense weights.
     in_proj_bias = None
@@ -62,7 +68,7 @@ class TernaryMultiheadAttention(nn.Module):
             padding = key_padding_mask
         q, k, v = self._project(query is key and key is value, *inputs)
         k, v, added = self._lengthen(k, v)
-        q, k, v = (t.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (self._heads(t) for t in (q, k, v))
         mask = self._mask(attn_mask, padding, q, added)
         if need_weights:
             scores = q @ k.transpose(-2, -1) * self.head_dim**-0.5
@@ -71,7 +77,6 @@ class TernaryMultiheadAttention(nn.Module):
         else:
             weights = None
             heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        assert self.out_proj is not None
         out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
@@ -86,6 +91,10 @@ class TernaryMultiheadAttention(nn.Module):
         if same:
             return tuple(self.in_proj(q).chunk(3, dim=-1))
         return tuple(self.in_proj(x).chunk(3, dim=-1)[index] for index, x in enumerate((q, k, v)))
+
+    def _heads(self, t: Tensor) -> Tensor:
+        """(N, length, heads x head_dim) to (N, heads, length, head_dim)."""
+        return t.reshape(*t.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _lengthen(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
         """Append the learned and the zero key and value, where there are any."""
@@ -113,7 +122,7 @@ class TernaryMultiheadAttention(nn.Module):
             if is_padding:
                 mask = mask[:, None, None, :]
             elif mask.dim() == 3:
-                mask = mask.unflatten(0, (-1, self.num_heads))
+                mask = mask.reshape(-1, self.num_heads, *mask.shape[1:])
             total = mask if total is None else total + mask
         return total
 

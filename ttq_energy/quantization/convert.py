@@ -171,7 +171,8 @@ def _projection(
     weight = getattr(module, name).detach()
     dense = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     dense.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    dense.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    if bias is not None:
+        dense.bias = nn.Parameter(bias, requires_grad=False)
     return dense
 
 

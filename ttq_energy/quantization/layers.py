@@ -89,7 +89,8 @@ class QuantizedWeight(Weight):
     def effective(self) -> Tensor:
         """The weight that the forward pass uses, without gradient."""
         with torch.no_grad():
-            return self.quantizer(self.latent()).detach()
+            value: Tensor = self.quantizer(self.latent())
+        return value.detach()
 
     def codes(self) -> Tensor:
         """int8 codes in the weight's shape."""

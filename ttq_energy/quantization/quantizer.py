@@ -59,7 +59,9 @@ class Quantizer(nn.Module):
                 state = _State(ternary, ternary.values().view_as(weight))
             if torch.is_grad_enabled() and weight.requires_grad:
                 self._kept.put(state, weight, w_pos, w_neg)
-        quantized: Tensor = _Quantize.apply(weight, w_pos, w_neg, self, state)
+        quantized: Tensor = _Quantize.apply(  # type: ignore[no-untyped-call]
+            weight, w_pos, w_neg, self, state
+        )
         return quantized
 
     def _traced(self, weight: Tensor, w_pos: Tensor | None, w_neg: Tensor | None) -> Tensor:
@@ -161,7 +163,7 @@ class _Quantize(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         quantizer, ternary = ctx.quantizer, ctx.state.ternary
         quantizer._kept.drop()
         blocks = gradient.reshape(ternary.positive.shape)

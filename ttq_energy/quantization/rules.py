@@ -67,7 +67,8 @@ def ternarize(config: Config, w: Tensor, w_pos: Tensor | None, w_neg: Tensor | N
         w_pos, w_neg: TTQ's scales (blocks, 1); the other rules find theirs from ``w``.
     """
     if isinstance(config, TTQ):
-        assert w_pos is not None and w_neg is not None
+        assert w_pos is not None
+        assert w_neg is not None
         return Ternary(*_split(w, ttq_threshold(config, w)), w_pos.abs(), w_neg.abs())
     if isinstance(config, TWN):
         positive, negative = _split(w, TWN_THRESHOLD * w.abs().mean(1, keepdim=True))
@@ -136,7 +137,8 @@ def fake_quantize(config: DoReFa, w: Tensor) -> Tensor:
     unit = squashed / (2 * largest) + 0.5
     steps = 2**config.bits - 1
     rounded = (unit * steps).round() / steps
-    return 2 * (unit + (rounded - unit).detach()) - 1
+    quantized: Tensor = 2 * (unit + (rounded - unit).detach()) - 1
+    return quantized
 
 
 def _split(w: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:

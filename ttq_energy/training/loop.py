@@ -186,7 +186,7 @@ class _Trainer:
             logits = logits_of(self.runner(x))
         loss = loss_of(logits, y, self.spec.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.spec.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.gradient_clip)
         self.optimizer.step()
@@ -254,7 +254,7 @@ class _Trainer:
         )
         return correct / max(total, 1), *wilson_interval(correct, total), total
 
-    def _scales(self) -> dict[str, float | None]:
+    def _scales(self) -> dict[str, Any]:
         """Zero fraction of all quantized weights; mean Wp and Wn over the layers."""
         layers = layer_summary(self.model)
         if not layers:
