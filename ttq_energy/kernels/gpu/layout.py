@@ -58,6 +58,7 @@ class DeviceWeight:
     symmetric: bool
     ran: dict[str, str] = field(default_factory=dict)
     _counters: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _values: dict[torch.dtype, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -95,6 +96,25 @@ class DeviceWeight:
             held = torch.zeros(max(tiles, 1024), dtype=torch.int32, device=self.device)
             self._counters[stream] = held
         return held
+
+    def row_values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Each row's two values in a 16-bit float type, and the factor that they lack.
+
+        The larger of the two is 1 and exact; the other is rounded once, relative to it.
+
+        Returns:
+            int32 (rows,): the bits of +1's value, and above them those bits xor -1's; and the
+            float32 factors (rows,).
+        """
+        if dtype not in self._values:
+            factor = torch.maximum(self.scale_pos.abs(), self.scale_neg.abs())
+            safe = torch.where(factor > 0, factor, 1.0)
+            positive, negative = (
+                (scale / safe).to(dtype).view(torch.int16).to(torch.int32) & 0xFFFF
+                for scale in (self.scale_pos, -self.scale_neg)
+            )
+            self._values[dtype] = (positive | ((positive ^ negative) << 16), factor)
+        return self._values[dtype]
 
     def codes(self) -> Tensor:
         """The int8 codes in {-1, 0, 1}, of ``shape``."""

@@ -8,6 +8,7 @@ import triton.language as tl
 from ttq_energy.kernels.gpu.pieces import (
     accumulate,
     add_partials,
+    load_row_values,
     scaled,
     store_output,
 )
@@ -18,6 +19,7 @@ def linear_kernel(
     x_ptr,
     x_scale_ptr,
     words_ptr,
+    values_ptr,
     scale_pos_ptr,
     scale_neg_ptr,
     bias_ptr,
@@ -36,7 +38,8 @@ def linear_kernel(
     BLOCK_BATCH: tl.constexpr,
     INT8: tl.constexpr,
     SPLIT_FP32: tl.constexpr,
-    SYMMETRIC: tl.constexpr,
+    PRODUCTS: tl.constexpr,
+    UNROLLED: tl.constexpr,
     WHOLE: tl.constexpr,
     SPLIT_K: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -48,7 +51,10 @@ def linear_kernel(
     The tile is (rows, batch), with the weights as the left operand: decoded in registers, they
     go into the tensor cores without a detour through shared memory, and a batch of a few takes
     the narrow side. ``words_ptr`` points at 16-bit words, or for INT8 at bytes; x is then int8 in
-    the order of ``layout.interleaved``. WHOLE: columns fill the last chunk.
+    the order of ``layout.interleaved``. WHOLE: columns fill the last chunk. UNROLLED: each word is
+    loaded once and all its codes are used, for the few items that memory's speed decides; else a
+    word is loaded again (from a cache) for each block of columns, as a product of large tiles
+    needs to keep its buffers small.
     """
     WIDTH: tl.constexpr = 2 * G if INT8 else G
     BLOCKS: tl.constexpr = 4 if INT8 else 8
@@ -59,29 +65,61 @@ def linear_kernel(
     lanes = tl.arange(0, WIDTH)
     row_inside = (rows < rows_total)[:, None]
     item_inside = (items < batch)[None, :]
+    chunk_stride = tl.full((), WIDTH, tl.int64) * rows_total
     words_at = words_ptr + rows[:, None].to(tl.int64) * WIDTH + lanes[None, :]
     x_at = x_ptr + items[None, :].to(tl.int64) * x_stride + lanes[:, None]
     signed_sum = tl.zeros((BLOCK_ROWS, BLOCK_BATCH), SUM)
     magnitude_sum = tl.zeros((BLOCK_ROWS, BLOCK_BATCH), SUM)
+    positive, flip = load_row_values(values_ptr, rows[:, None], row_inside, PRODUCTS)
     each = tl.cdiv(chunks, parts)
     first = part * each
-    for chunk in tl.range(first, tl.minimum(first + each, chunks)):
-        step = chunk.to(tl.int64) * rows_total * WIDTH
-        words = tl.load(words_at + step, mask=row_inside, other=0)
-        for block in tl.static_range(BLOCKS):
-            column = (chunk * BLOCKS + block) * WIDTH
+    end = tl.minimum(first + each, chunks)
+    if UNROLLED:
+        for chunk in tl.range(first, end):
+            words = tl.load(words_at + chunk * chunk_stride, mask=row_inside, other=0)
+            for block in tl.static_range(BLOCKS):
+                column = (chunk * BLOCKS + block) * WIDTH
+                known = item_inside
+                if not WHOLE:
+                    known = item_inside & (column + lanes < columns_total)[:, None]
+                x = tl.load(x_at + column, mask=known, other=0)
+                signed_sum, magnitude_sum = accumulate(
+                    words,
+                    block,
+                    x,
+                    signed_sum,
+                    magnitude_sum,
+                    positive,
+                    flip,
+                    INT8,
+                    SPLIT_FP32,
+                    PRODUCTS,
+                )
+    else:
+        for step in tl.range(first * BLOCKS, end * BLOCKS):
+            chunk = step // BLOCKS
+            words = tl.load(words_at + chunk * chunk_stride, mask=row_inside, other=0)
             known = item_inside
             if not WHOLE:
-                known = item_inside & (column + lanes < columns_total)[:, None]
-            x = tl.load(x_at + column, mask=known, other=0)
+                known = item_inside & (step * WIDTH + lanes < columns_total)[:, None]
+            x = tl.load(x_at + step * WIDTH, mask=known, other=0)
             signed_sum, magnitude_sum = accumulate(
-                words, x, signed_sum, magnitude_sum, block, INT8, SPLIT_FP32, SYMMETRIC
+                words,
+                step % BLOCKS,
+                x,
+                signed_sum,
+                magnitude_sum,
+                positive,
+                flip,
+                INT8,
+                SPLIT_FP32,
+                PRODUCTS,
             )
     ready = True
     if SPLIT_K:
         tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
         signed_sum, magnitude_sum, ready = add_partials(
-            signed_sum, magnitude_sum, partial_ptr, counter_ptr, tile, part, parts, SYMMETRIC
+            signed_sum, magnitude_sum, partial_ptr, counter_ptr, tile, part, parts, PRODUCTS
         )
     if ready:
         scale_pos = tl.load(scale_pos_ptr + rows[:, None], mask=row_inside, other=0.0)
@@ -89,7 +127,7 @@ def linear_kernel(
         x_scale = 1.0
         if INT8:
             x_scale = tl.load(x_scale_ptr + items[None, :], mask=item_inside, other=0.0)
-        y = scaled(signed_sum, magnitude_sum, scale_pos, scale_neg, x_scale, INT8, SYMMETRIC)
+        y = scaled(signed_sum, magnitude_sum, scale_pos, scale_neg, x_scale, INT8, PRODUCTS)
         offsets = items[None, :].to(tl.int64) * rows_total + rows[:, None]
         store_output(
             y,
@@ -123,7 +161,7 @@ def vector_kernel(
     parts,
     G: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
-    SYMMETRIC: tl.constexpr,
+    PRODUCTS: tl.constexpr,
     WHOLE: tl.constexpr,
     SPLIT_K: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -138,14 +176,14 @@ def vector_kernel(
     part = tl.program_id(1)
     lanes = tl.arange(0, G)
     row_inside = rows < rows_total
+    chunk_stride = tl.full((), G, tl.int64) * rows_total
     words_at = words_ptr + rows[:, None].to(tl.int64) * G + lanes[None, :]
     signed_sum = tl.zeros((BLOCK_ROWS, G), tl.float32)
     magnitude_sum = tl.zeros((BLOCK_ROWS, G), tl.float32)
     each = tl.cdiv(chunks, parts)
     first = part * each
     for chunk in tl.range(first, tl.minimum(first + each, chunks)):
-        step = chunk.to(tl.int64) * rows_total * G
-        words = tl.load(words_at + step, mask=row_inside[:, None], other=0).to(tl.int32)
+        words = tl.load(words_at + chunk * chunk_stride, mask=row_inside[:, None], other=0).to(tl.int32)
         for block in tl.static_range(8):
             column = (chunk * 8 + block) * G + lanes
             if WHOLE:
@@ -154,20 +192,20 @@ def vector_kernel(
                 x = tl.load(x_ptr + column, mask=column < columns_total, other=0.0).to(tl.float32)
             bits = words << (16 + 8 * (1 - block % 2) + 2 * (block // 2))
             signed_sum += (bits & -1073741824).to(tl.float32, bitcast=True) * x[None, :]
-            if not SYMMETRIC:
+            if PRODUCTS == "both":
                 magnitude_sum += (bits & 1073741824).to(tl.float32, bitcast=True) * x[None, :]
     signed = tl.sum(signed_sum, axis=1, keep_dims=True)
     magnitude = tl.sum(magnitude_sum, axis=1, keep_dims=True)
     ready = True
     if SPLIT_K:
         signed, magnitude, ready = add_partials(
-            signed, magnitude, partial_ptr, counter_ptr, tl.program_id(0), part, parts, SYMMETRIC
+            signed, magnitude, partial_ptr, counter_ptr, tl.program_id(0), part, parts, PRODUCTS
         )
     if ready:
         inside = row_inside[:, None]
         scale_pos = tl.load(scale_pos_ptr + rows[:, None], mask=inside, other=0.0)
         scale_neg = tl.load(scale_neg_ptr + rows[:, None], mask=inside, other=0.0)
-        y = scaled(signed, magnitude, scale_pos, scale_neg, 1.0, False, SYMMETRIC)
+        y = scaled(signed, magnitude, scale_pos, scale_neg, 1.0, False, PRODUCTS)
         store_output(
             y,
             y_ptr,
