@@ -4,6 +4,7 @@ from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorSta
 from ttq_energy.meters.codecarbon import CodeCarbonMeter
 from ttq_energy.meters.nvml import NvmlMeter
 from ttq_energy.meters.rapl import RaplMeter
+from ttq_energy.meters.rapl_perf import RaplPerfMeter
 from ttq_energy.meters.registry import METERS, available_meters, make_meter, probe_all
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "NvmlMeter",
     "Provenance",
     "RaplMeter",
+    "RaplPerfMeter",
     "Reading",
     "SensorStatus",
     "available_meters",

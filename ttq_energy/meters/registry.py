@@ -10,11 +10,12 @@ from ttq_energy.meters.base import Meter, Provenance, SensorStatus
 from ttq_energy.meters.codecarbon import CodeCarbonMeter
 from ttq_energy.meters.nvml import NvmlMeter
 from ttq_energy.meters.rapl import RaplMeter
+from ttq_energy.meters.rapl_perf import RaplPerfMeter
 
 ENTRY_POINTS = "ttq_energy.meters"
 """A package adds its meters by entry points of this group: the meter's name and its class."""
 
-CPU_COUNTERS: tuple[type[Meter], ...] = (RaplMeter,)
+CPU_COUNTERS: tuple[type[Meter], ...] = (RaplMeter, RaplPerfMeter)
 """The same counters by different ways: the first that works is taken."""
 OTHER_SENSORS: tuple[type[Meter], ...] = (NvmlMeter,)
 """Taken wherever they work."""
