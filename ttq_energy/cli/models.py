@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _print_facts(facts: list[tuple[str, Any]]) -> None:
         print(f"{key:<{width}}  {value}")
 
 
-def _print_plain(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_plain(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header) - 1)]
     for row in (header, *rows):
         cells = [
@@ -111,7 +112,7 @@ def _print_plain(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         print("  ".join((*cells, row[-1])))
 
 
-def _print_rich(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_rich(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 

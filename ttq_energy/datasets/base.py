@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ttq_energy.datasets.seeding import Seeded, derived_seed
 from ttq_energy.errors import InputError
@@ -179,11 +179,36 @@ class Loader:
             keys.append([(index, seed, epoch) for index in indices.tolist()])
         if not keys:
             return
-        yield from DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             Seeded(self._dataset),
             batch_sampler=keys,
             num_workers=min(self._workers, len(keys)),
+            generator=torch.Generator().manual_seed(0),  # else it draws from the global state
         )
+        try:
+            yield from loader
+        except InputError as error:
+            # A worker's error arrives with its traceback as text; its last line is the message.
+            last = str(error).strip().splitlines()[-1]
+            raise InputError(last.rpartition("InputError: ")[2]) from None
+
+
+class TensorsInMemory(Dataset[Any]):
+    """A TensorDataset of (x, y) that makes whole batches; nothing is augmented."""
+
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+        self.inputs, self.labels = dataset.tensors
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.inputs[index], self.labels[index]
+
+    def batch(self, indices: torch.Tensor, draw: Draw | None = None) -> Batch:
+        """See :class:`Batched`."""
+        return self.inputs[indices], self.labels[indices]
 
 
 class ImagesInMemory(Dataset[Any]):

@@ -55,6 +55,43 @@ ENTRIES: dict[str, _Entry] = {
             "text",
             "TextOptions",
         ),
+        _Entry(
+            DataInfo(
+                "cifar10",
+                "classification",
+                "60000 photographs of 10 classes, 32 x 32",
+                "cifar-10-python.tar.gz, or its folder",
+            ),
+            "cifar",
+            "CifarOptions",
+            {"name": "cifar10"},
+        ),
+        _Entry(
+            DataInfo(
+                "cifar100",
+                "classification",
+                "60000 photographs of 100 classes, 32 x 32",
+                "cifar-100-python.tar.gz, or its folder",
+            ),
+            "cifar",
+            "CifarOptions",
+            {"name": "cifar100"},
+        ),
+        _Entry(
+            DataInfo(
+                "imagenet",
+                "classification",
+                "ILSVRC 2012: 1.28 million photographs of 1000 classes",
+                "train/ and val/, or the three original tar files",
+            ),
+            "imagenet",
+            "ImageNetOptions",
+        ),
+        _Entry(
+            DataInfo("random", "classification", "random numbers of a network's input shape"),
+            "synthetic",
+            "RandomOptions",
+        ),
     )
 }
 

@@ -20,11 +20,13 @@ class Seeded(Dataset[Any]):
     """Examples of another data set, each with random states of its own.
 
     An item is asked for by (index, seed, epoch). With a seed, the global random states of torch,
-    numpy and ``random`` are set from all three while the example is made, and put back after.
+    numpy and ``random`` are set from all three while the example is made, and put back after; a
+    data set with a method ``augmented(index)`` is then asked by that.
     """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
+        self._augmented = getattr(dataset, "augmented", dataset.__getitem__)
 
     def __getitem__(self, key: tuple[int, int | None, int]) -> Any:
         index, seed, epoch = key
@@ -37,7 +39,7 @@ class Seeded(Dataset[Any]):
                 torch.manual_seed(own)
                 np.random.seed(own % 2**32)  # noqa: NPY002
                 random.seed(own)
-                return self.dataset[index]
+                return self._augmented(index)
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002

@@ -76,7 +76,7 @@ class AlexNetOptions(ImageOptions):
             of 2012 with grouped convolutions and local response normalization (60,965,224
             parameters, 227 x 227 input); "ttq" is that of TTQ's released code, with batch
             normalization and grouped convolutions.
-        image_size: None takes the variant's own, 224 or 227.
+        image_size: not set: the variant's own, 224 or 227.
         dropout: probability in the classifier; "ttq" has none.
     """
 
@@ -234,13 +234,14 @@ class TransformerOptions(TokenOptions):
     """Options of the decoder-only transformer language model.
 
     Attributes:
-        preset: a published shape, whose values stand where no other is given.
+        preset: a published shape (tinyllama-1.1b, llama-2-7b), whose values stand where no other
+            is given.
         n_layers: decoder blocks.
         d_model: width of the residual stream.
         n_heads: attention heads; d_model / n_heads must be even.
-        n_kv_heads: heads of keys and values (grouped-query attention); None takes n_heads.
-        d_ff: width inside the feed-forward layer; None takes 8/3 d_model, rounded up to a
-            multiple of 32.
+        n_kv_heads: heads of keys and values (grouped-query attention); not set: n_heads.
+        d_ff: width inside the feed-forward layer; not set: 8/3 d_model, rounded up
+            to a multiple of 32.
         context: longest sequence, cached tokens included.
         dropout: probability on the residual branches' outputs.
         tie_weights: the last layer uses the embedding's weights.
