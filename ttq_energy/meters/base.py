@@ -35,6 +35,8 @@ class Domain:
             domain (core, uncore) and for wholes that contain others (psys).
         update_period_s: nominal time between fresh values of the sensor; measured where possible.
         resolution_j: smallest step of a counter; 0 where it has none.
+        same_as: name of the domain by which another meter shows the same sensor; where both are
+            read, only that one is added. Empty where there is no such domain.
         hardware, driver, reading: what ``measurement.nvml_sensor`` needs to know a GPU's sensor:
             the board's name, the driver's version and the reading ("power.draw", ...); else empty.
     """
@@ -46,6 +48,7 @@ class Domain:
     additive: bool = True
     update_period_s: float = 0.001
     resolution_j: float = 0.0
+    same_as: str = ""
     hardware: str = ""
     driver: str = ""
     reading: str = ""

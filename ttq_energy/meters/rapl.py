@@ -130,8 +130,7 @@ class RaplMeter(Meter):
         self._poller.start()
 
     def _poll(self, stopped: threading.Event) -> None:
-        shortest = min(unwrapper.wrap_s for unwrapper in self._unwrappers)
-        interval = min(max(POLL_SHARE * shortest, FASTEST_POLL_S), SLOWEST_POLL_S)
+        interval = poll_interval_s(self._unwrappers)
         while not stopped.wait(interval):
             self.read()
 
@@ -205,6 +204,12 @@ class RaplMeter(Meter):
             update_period_s=min(periods) if periods else None,
             resolution_j=min(steps) * 1e-6 if steps else None,
         )
+
+
+def poll_interval_s(unwrappers: Sequence[Unwrapper]) -> float:
+    """How often to read counters so that none wraps twice between two reads."""
+    shortest = min(unwrapper.wrap_s for unwrapper in unwrappers)
+    return min(max(POLL_SHARE * shortest, FASTEST_POLL_S), SLOWEST_POLL_S)
 
 
 def read_counter(path: Path) -> int:

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 
 from ttq_energy.errors import SensorError, unknown_name
+from ttq_energy.meters.amd_gpu import AmdGpuMeter
+from ttq_energy.meters.apple import AppleMeter
 from ttq_energy.meters.base import Meter, Provenance, SensorStatus
 from ttq_energy.meters.codecarbon import CodeCarbonMeter
+from ttq_energy.meters.hwmon import HwmonMeter
 from ttq_energy.meters.nvml import NvmlMeter
+from ttq_energy.meters.pyrapl import PyRaplMeter
 from ttq_energy.meters.rapl import RaplMeter
 from ttq_energy.meters.rapl_perf import RaplPerfMeter
 
@@ -17,11 +21,11 @@ ENTRY_POINTS = "ttq_energy.meters"
 
 CPU_COUNTERS: tuple[type[Meter], ...] = (RaplMeter, RaplPerfMeter)
 """The same counters by different ways: the first that works is taken."""
-OTHER_SENSORS: tuple[type[Meter], ...] = (NvmlMeter,)
+OTHER_SENSORS: tuple[type[Meter], ...] = (NvmlMeter, AmdGpuMeter, AppleMeter, HwmonMeter)
 """Taken wherever they work."""
 MODELS: tuple[type[Meter], ...] = (CodeCarbonMeter,)
 """Taken only where no sensor works."""
-ON_REQUEST: tuple[type[Meter], ...] = ()
+ON_REQUEST: tuple[type[Meter], ...] = (PyRaplMeter,)
 """Other readers of sensors that a meter above reads already: only for comparison."""
 
 METERS: tuple[type[Meter], ...] = (*CPU_COUNTERS, *OTHER_SENSORS, *ON_REQUEST, *MODELS)
