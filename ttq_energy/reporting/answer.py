@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ttq_energy.reporting import tables, views
@@ -268,7 +269,7 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
             + " Hatched bars are modelled."
             * bool((rows["provenance"] == "modelled").any()),
             _alt(rows),
-            plots.ratios(rows),
+            partial(plots.ratios, rows),
         )
     if chosen.kind == "estimate":
         frame = tables.measured_and_modelled(run)
@@ -278,7 +279,7 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
             "Modelled energy per inference relative to full precision, with the range that the "
             "targets' coefficients leave.",
             _alt(frame.assign(baseline=BASELINE, quantity="energy")),
-            plots.ratio_by_place(frame),
+            partial(plots.ratio_by_place, frame),
         )
     if chosen.kind == "accuracy":
         frame = tables.accuracy(run)
@@ -288,7 +289,7 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
             "answer",
             "Test accuracy of each variant with its 95 % interval.",
             f"Accuracy: {'; '.join(texts)}.",
-            plots.accuracy_dots(frame, plots.FULL_IN),
+            partial(plots.accuracy_dots, frame),
         )
     return None
 

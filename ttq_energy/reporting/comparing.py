@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import tables, views
@@ -28,6 +29,7 @@ def compare_runs(runs: Sequence[Run], country: str | None = None) -> Report:
     """
     found = [
         _the_runs(runs),
+        _side_by_side(runs),
         _accuracy(runs),
         _energy(runs),
         _training(runs),
@@ -47,12 +49,9 @@ def compare_runs(runs: Sequence[Run], country: str | None = None) -> Report:
 
 
 def _front(runs: Sequence[Run]) -> Front:
-    blocks: list[Block] = []
     table = tables.across_runs(runs)
-    blocks += _figures(runs, "gross_energy")
-    blocks += _figures(runs, "latency")
-    if len(table):
-        blocks.append(_across_view(table[table["quantity"] != "net_energy"]))
+    plotted = [*_figures(runs, "gross_energy"), *_figures(runs, "latency")]
+    blocks: list[Block] = plotted[:1]
     kinds = _energy_kinds(runs)
     warned = []
     if len(kinds) > 1:
@@ -65,6 +64,16 @@ def _front(runs: Sequence[Run]) -> Front:
         if sentence:
             warned.append(f"`{name}`: {sentence}")
     return Front(QUESTION, _answer(runs, table), "", "", tuple(warned), tuple(blocks))
+
+
+def _side_by_side(runs: Sequence[Run]) -> Section | None:
+    """The plots that the first page has no room for, and the verdicts counted."""
+    table = tables.across_runs(runs)
+    if table.empty:
+        return None
+    plotted = [*_figures(runs, "gross_energy"), *_figures(runs, "latency")]
+    blocks = (*plotted[1:], _across_view(table[table["quantity"] != "net_energy"]))
+    return Section("side-by-side", "Side by side", blocks)
 
 
 def _energy_kinds(runs: Sequence[Run]) -> list[str]:
@@ -104,7 +113,8 @@ def _answer(runs: Sequence[Run], table: pd.DataFrame) -> str:
         return (
             f"{row.model} as `{row.variant}`, at batch size {row.batch_size}, takes {span} times "
             f"the {what} of `{BASELINE}` per inference over {row.runs} of {len(runs)} runs "
-            f"({row.provenance}; the outermost ends of the 95 % intervals): it {listed(parts)}."
+            f"({row.provenance}; the outermost ends of the 95 % intervals): it {listed(parts)} of "
+            "them."
         )
     told = [f"`{n}`: {answer(r)}" for n, r in zip(run_names(runs), runs, strict=True)]
     return " ".join(told)
@@ -156,7 +166,7 @@ def _figures(runs: Sequence[Run], quantity: str) -> list[Block]:
                 f"Ratio to {BASELINE} in {what} per inference by run ({provenance}{hatched}), "
                 "with 95 % intervals.",
                 f"{'; '.join(texts)}.",
-                plots.ratios_by_run(ordered),
+                partial(plots.ratios_by_run, ordered),
             )
         )
     return blocks

@@ -7,7 +7,7 @@ renderer turns these into its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,6 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+PAGE_IN = 6.5
+"""Width of the text of a page, inches."""
+COLUMN_IN = 3.4
+"""Width of one column of a two-column paper, inches."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,32 @@ class TableView:
 
 @dataclass(frozen=True)
 class FigureView:
-    """A plot with its caption and what it shows in words, for those who cannot see it."""
+    """A plot with its caption and what it shows in words, for those who cannot see it.
+
+    Attributes:
+        draw: makes the plot at a ``width`` in inches.
+        width: on a printed page.
+    """
 
     name: str
     caption: str
     alt: str
-    figure: Figure
+    draw: Callable[..., Figure]
+    width: float = PAGE_IN
+
+    @cached_property
+    def figure(self) -> Figure:
+        """The plot at the page's width, drawn once."""
+        return self.draw(width=self.width)
+
+    @cached_property
+    def narrow(self) -> Figure:
+        """The plot at the width of a column, for small screens."""
+        return self.draw(width=min(self.width, COLUMN_IN))
 
     @cached_property
     def svg(self) -> str:
-        """The figure as SVG, drawn once."""
+        """The plot at the page's width as SVG, made once."""
         from ttq_energy.reporting.plots.style import svg_text
 
         return svg_text(self.figure)

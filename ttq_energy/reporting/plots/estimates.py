@@ -15,6 +15,7 @@ from ttq_energy.reporting.plots.style import (
     annotate_value,
     component_colors,
     error_bar,
+    legend_columns,
     modelled,
     new_figure,
     style,
@@ -85,7 +86,9 @@ def component_bars(
         handles = [
             Patch(facecolor="none", edgecolor=colors[n], hatch=HATCH, label=n) for n in names
         ]
-        figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(names)))
+        figure.legend(
+            handles=handles, loc="outside upper right", ncols=legend_columns(width, names)
+        )
         return figure
 
 
@@ -139,5 +142,7 @@ def ratio_by_place(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("energy per inference ÷ fp32")
         handles = [Patch(facecolor=variant_color(v), label=v) for v in variants]
-        figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(variants)))
+        figure.legend(
+            handles=handles, loc="outside upper right", ncols=legend_columns(width, variants)
+        )
         return figure

@@ -13,6 +13,7 @@ from ttq_energy.reporting.plots.style import (
     FULL_IN,
     MUTED,
     annotate_value,
+    legend_columns,
     new_figure,
     style,
     variant_color,
@@ -101,6 +102,8 @@ def layer_bars(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
             )
             for v in variants
         ]
-        figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(variants)))
+        figure.legend(
+            handles=handles, loc="outside upper right", ncols=legend_columns(width, variants)
+        )
         figure.align_ylabels(panels)
         return figure

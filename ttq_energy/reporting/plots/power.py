@@ -16,6 +16,7 @@ from ttq_energy.reporting.plots.style import (
     INK,
     MUTED,
     annotate_value,
+    legend_columns,
     modelled,
     new_figure,
     style,
@@ -56,7 +57,11 @@ def power_trace(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
             handles.append(
                 Line2D([], [], color=INK, marker="x", linestyle="none", label="block left out")
             )
-        figure.legend(handles=handles, loc="outside upper right", ncols=min(7, len(handles)))
+        figure.legend(
+            handles=handles,
+            loc="outside upper right",
+            ncols=legend_columns(width, [str(h.get_label()) for h in handles]),
+        )
         return figure
 
 

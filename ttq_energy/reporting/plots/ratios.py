@@ -16,6 +16,7 @@ from ttq_energy.reporting.plots.style import (
     annotate_value,
     dodge,
     error_bar,
+    legend_columns,
     modelled,
     new_figure,
     style,
@@ -175,5 +176,5 @@ def ratios_by_run(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         kind = _NAMES.get(str(frame["quantity"].iloc[0]), "ratio")
         base, how = frame["baseline"].iloc[0], frame["provenance"].iloc[0]
         axes.set_xlabel(f"{kind} per inference ÷ {base} ({how})")
-        figure.legend(loc="outside upper left", ncols=min(3, len(runs)))
+        figure.legend(loc="outside upper left", ncols=legend_columns(width, runs))
         return figure

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ttq_energy.files import atomic_writer
+from ttq_energy.reporting.document import PAGE_IN
+from ttq_energy.reporting.document import COLUMN_IN as COLUMN_IN
 
-COLUMN_IN = 3.4
-"""Width of one column of a two-column paper."""
-FULL_IN = 6.5
-"""Width of a whole page's text."""
+FULL_IN = PAGE_IN
+"""Width of a whole page's text, inches."""
 
 INK = "#1b1b1f"
 MUTED = "#6b6b76"
@@ -146,6 +146,12 @@ def annotate_value(artist: Any, text: str) -> None:
 def value_notes(figure: Figure) -> dict[str, str]:
     """The texts of :func:`annotate_value` by the id that their artists have in the SVG."""
     return dict(getattr(figure, "value_notes", {}))
+
+
+def legend_columns(width: float, labels: Sequence[str]) -> int:
+    """How many labels fit beside each other above a figure of that width in inches."""
+    longest = max((len(label) for label in labels), default=1)
+    return max(1, min(len(labels), int(width / (0.42 + 0.062 * longest))))
 
 
 def dodge(count: int, index: int, span: float = 0.7) -> float:

@@ -14,6 +14,7 @@ from ttq_energy.reporting.plots.style import (
     INK,
     annotate_value,
     error_bar,
+    legend_columns,
     modelled,
     new_figure,
     style,
@@ -63,7 +64,9 @@ def curves(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
         handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=min(6, len(labels)))
+        figure.legend(
+            handles, labels, loc="outside upper right", ncols=legend_columns(width, labels)
+        )
         return figure
 
 

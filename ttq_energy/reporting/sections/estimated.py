@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import plots, tables, views
@@ -56,7 +57,7 @@ def per_layer(run: Run) -> Section | None:
                 f"layers-{_slug(model)}",
                 f"Layers of {model}: what one inference needs in `{BASELINE}` and `{ternary}`.",
                 f"{'; '.join(texts)}.",
-                plots.layer_bars(shown),
+                partial(plots.layer_bars, shown),
             )
         )
         blocks.append(_layer_table(str(model), ternary, group))
@@ -106,7 +107,7 @@ def targets(run: Run) -> Section | None:
                 f"Modelled energy of one inference of {model} by component, with the range of the "
                 "total.",
                 _alt(mine),
-                plots.component_bars(group, mine),
+                partial(plots.component_bars, group, mine),
             )
         )
     blocks.append(
@@ -195,7 +196,7 @@ def measured_against_modelled(run: Run) -> Section | None:
                 "machine (solid) and modelled on the targets (hatched), with 95 % intervals and "
                 "ranges.",
                 f"{'; '.join(texts)}.",
-                plots.ratio_by_place(group),
+                partial(plots.ratio_by_place, group),
             )
         )
     blocks.append(

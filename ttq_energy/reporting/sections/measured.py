@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import plots, tables, views
@@ -35,7 +36,7 @@ def energy_and_latency(run: Run) -> Section | None:
                 f"latency-{_slug(*key)}",
                 f"Latency of one inference of {key[0]} on {key[1]}, timed, with 95 % intervals.",
                 _alt(frame, "latency_s", "s", "timed"),
-                plots.latency_bars(frame, plots.FULL_IN),
+                partial(plots.latency_bars, frame),
             )
         )
     if len(latency):
@@ -76,7 +77,7 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
                 f"Energy of one inference of {key[0]} on {key[1]} ({key[2]}), gross, with 95 % "
                 "intervals; the line inside each bar marks the net energy.",
                 _alt(frame, "energy_j", "J", str(key[2])),
-                plots.energy_bars(frame, plots.FULL_IN),
+                partial(plots.energy_bars, frame),
             )
         )
     blocks.append(
@@ -142,7 +143,7 @@ def power_over_time(run: Run) -> Section | None:
                 + ("Crossed blocks were left out." if refused else "No block was left out."),
                 f"Power over time, {group['block'].nunique() - 1} blocks, {refused} left out; "
                 f"between {group['power_w'].min():.3g} and {group['power_w'].max():.3g} W.",
-                plots.power_trace(group),
+                partial(plots.power_trace, group),
             )
         )
     if len(groups) > _MOST_TRACES:

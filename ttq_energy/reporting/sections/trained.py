@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ttq_energy.reporting import plots, tables, views
 from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, percent, quantity
@@ -33,7 +35,7 @@ def accuracy_against_energy(run: Run) -> Section | None:
                     for r in front.itertuples()
                 )
                 + ".",
-                plots.accuracy_energy(frame, plots.FULL_IN),
+                partial(plots.accuracy_energy, frame),
             )
         )
     blocks += _untested(run)
@@ -100,7 +102,7 @@ def training(run: Run) -> Section | None:
                 f"training-{_slug(model)}",
                 f"Training of {model}: the mean over seeds, shaded from the least to the greatest.",
                 f"Training loss and test accuracy by epoch; at the end {listed(texts)}.",
-                plots.curves(epochs),
+                partial(plots.curves, epochs),
             )
         )
     blocks.append(_cost_figure(run))
@@ -139,7 +141,7 @@ def _cost_figure(run: Run) -> FigureView:
         f"{'Time and energy' if cost['energy_j'].notna().any() else 'Time'} of training "
         f"{cost['model'].iloc[0]}.",
         f"{'; '.join(texts)}.",
-        plots.training_bars(cost, plots.FULL_IN),
+        partial(plots.training_bars, cost),
     )
 
 
@@ -193,7 +195,8 @@ def ablation(run: Run) -> Section | None:
                 f"ablation-{_slug(model)}",
                 f"Accuracy of {model} by quantizer, with 95 % intervals; dotted: full precision.",
                 f"{'; '.join(texts)}.",
-                plots.accuracy_dots(group),
+                partial(plots.accuracy_dots, group),
+                plots.COLUMN_IN,
             )
         )
     columns = [
