@@ -64,13 +64,17 @@ def _state(status: SensorStatus) -> str:
     return "not readable" if status.found else "not found"
 
 
-def _plain(status: SensorStatus) -> list[str]:
+def _facts(status: SensorStatus) -> list[str]:
     facts = [_state(status), str(status.provenance)]
     if status.update_period_s is not None:
-        facts.append(f"fresh value every {_quantity(status.update_period_s, 's')}")
+        facts.append(f"updates every {_quantity(status.update_period_s, 's')}")
     if status.resolution_j is not None:
-        facts.append(f"resolution {_quantity(status.resolution_j, 'J')}")
-    lines = [f"{status.name}: {', '.join(facts)}"]
+        facts.append(f"resolves {_quantity(status.resolution_j, 'J')}")
+    return facts
+
+
+def _plain(status: SensorStatus) -> list[str]:
+    lines = [f"{status.name}: {', '.join(_facts(status))}"]
     for label, text in (
         ("covers", status.covers),
         ("why not", status.reason),
@@ -87,30 +91,23 @@ def _print_table(statuses: Sequence[SensorStatus]) -> None:
     from rich.text import Text
 
     table = Table(show_lines=True)
-    for title in ("sensor", "state", "joules are", "updates", "resolution", "details"):
+    for title in ("sensor", "state", "what it covers, or why it cannot be read"):
         table.add_column(title, overflow="fold")
     styles = {"readable": "green", "not readable": "yellow", "not found": "dim"}
     for status in statuses:
         state = _state(status)
-        details = [
-            Text(text, style=style)
-            for text, style in (
-                (status.covers, ""),
-                (status.reason, ""),
-                (status.remedy, "bold"),
-            )
-            if text
-        ]
-        period, step = status.update_period_s, status.resolution_j
         table.add_row(
             status.name,
-            Text(state, style=styles[state]),
-            str(status.provenance),
-            "" if period is None else _quantity(period, "s"),
-            "" if step is None else _quantity(step, "J"),
-            Text("\n").join(details),
+            Text("\n".join(_facts(status)), style=styles[state]),
+            Text("\n".join(filter(None, (status.covers, status.reason)))),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    remedies = [(status.name, status.remedy) for status in statuses if status.remedy]
+    if remedies:
+        console.print("\nCommands that would make more readable:", highlight=False)
+        for name, remedy in remedies:
+            print(f"    {name}: {remedy}")
 
 
 def _quantity(value: float, unit: str) -> str:

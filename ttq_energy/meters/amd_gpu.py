@@ -12,8 +12,11 @@ from typing import Any
 
 from ttq_energy.errors import SensorError
 from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorStatus
+from ttq_energy.meters.host import has_display_device
 from ttq_energy.meters.unwrap import CounterError, Unwrapper
 
+AMD = "0x1002"
+"""PCI vendor."""
 NOMINAL_UPDATE_S = 0.1
 POWER_KEYS = ("current_socket_power", "socket_power", "average_socket_power")
 """Best first: the instant value of newer boards, else the driver's average."""
@@ -123,6 +126,8 @@ def _open() -> ModuleType:
     try:
         import amdsmi
     except ImportError:
+        if not has_display_device(AMD):
+            raise SensorError("amd-gpu: no AMD GPU on this machine") from None
         raise SensorError(
             "amd-gpu: amdsmi is not installed (it comes with ROCm); pip install amdsmi"
         ) from None
@@ -169,7 +174,6 @@ def _describe(library: ModuleType, index: int, handle: Any) -> tuple[Domain, ...
                     resolution_j=joule,
                     hardware=hardware,
                     driver=driver,
-                    reading="energy",
                 )
             )
     with contextlib.suppress(Exception):
@@ -184,7 +188,6 @@ def _describe(library: ModuleType, index: int, handle: Any) -> tuple[Domain, ...
                 update_period_s=NOMINAL_UPDATE_S,
                 hardware=hardware,
                 driver=driver,
-                reading="socket_power",
             )
         )
     return tuple(domains)

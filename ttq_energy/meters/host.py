@@ -61,6 +61,19 @@ def missing_cpu_counter(what: str, remedy: str) -> tuple[str, str]:
     return what, remedy
 
 
+def has_display_device(vendor: str, root: str = "/sys/bus/pci/devices") -> bool:
+    """Whether a GPU of that PCI vendor (such as "0x10de") is in this machine."""
+    try:
+        devices = list(Path(root).iterdir())
+    except OSError:
+        return False
+    for device in devices:
+        kind, maker = _lines(str(device / "class")), _lines(str(device / "vendor"))
+        if maker == [vendor] and kind and kind[0].startswith(("0x03", "0x12")):
+            return True
+    return False
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -99,7 +99,6 @@ class HwmonMeter(Meter):
                 additive=channel in whole,
                 update_period_s=channel.update_period_s,
                 hardware=channel.chip,
-                reading="hwmon",
             )
             for channel in self._channels
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -48,13 +48,20 @@ class NvmlMeter(Meter):
     name = "nvml"
     sampled = True
 
-    def __init__(self, indices: Sequence[int] | None = None, reading: str | None = None) -> None:
+    def __init__(
+        self,
+        indices: Sequence[int] | None = None,
+        reading: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Find the GPUs and what they can tell.
 
         Args:
             indices: NVML's numbers of the GPUs; None takes those that CUDA_VISIBLE_DEVICES leaves.
             reading: the power reading, "power.draw.instant", "power.draw.average" or
                 "power.draw"; None takes the instant one where the driver has it.
+            clock: monotonic seconds.
 
         Raises:
             SensorError: there is no usable GPU.
@@ -70,6 +77,7 @@ class NvmlMeter(Meter):
         except NvmlAbsent as absent:
             hint = f"; this would help: {absent.remedy}" if absent.remedy else ""
             raise SensorError(f"nvml: {absent.reason}{hint}") from None
+        self._clock = clock
         self._nvml: ModuleType | None = None
         self._handles: list[Any] = []
         self._unwrappers: list[Unwrapper] = []
@@ -117,7 +125,6 @@ class NvmlMeter(Meter):
                 resolution_j=0.001,
                 hardware=gpu.name,
                 driver=gpu.driver,
-                reading="energy",
             )
             sampled = replace(
                 own, provenance=Provenance.INTEGRATED, update_period_s=power_s, resolution_j=0.0
@@ -167,7 +174,7 @@ class NvmlMeter(Meter):
                 self._gpus, self._handles, self._unwrappers, strict=True
             ):
                 if gpu.has_counter:
-                    unwrapper.start(read_energy_mj(nvml, handle), time.monotonic())
+                    unwrapper.start(read_energy_mj(nvml, handle), self._clock())
         except nvml.NVMLError as error:
             with contextlib.suppress(nvml.NVMLError):
                 nvml.nvmlShutdown()
@@ -177,7 +184,7 @@ class NvmlMeter(Meter):
     def read(self) -> list[Reading]:
         nvml = self._nvml
         if nvml is None:
-            now = time.monotonic()
+            now = self._clock()
             return [Reading(d.name, now, error="the meter is not started") for d in self._domains]
         readings: list[Reading] = []
         for place, gpu in enumerate(self._gpus):
@@ -185,19 +192,27 @@ class NvmlMeter(Meter):
             if gpu.has_counter:
                 readings.append(self._energy(nvml, place))
             if power is not None:
-                readings.append(_power(nvml, f"gpu-{gpu.index}-power", read_power, handle, power))
+                readings.append(self._power(f"gpu-{gpu.index}-power", read_power, handle, power))
             if gpu.module_power:
-                readings.append(_power(nvml, f"gpu-{gpu.index}-module", read_module_power, handle))
+                readings.append(self._power(f"gpu-{gpu.index}-module", read_module_power, handle))
         return readings
 
     def _energy(self, nvml: ModuleType, place: int) -> Reading:
         name = f"gpu-{self._gpus[place].index}"
         try:
             raw = read_energy_mj(nvml, self._handles[place])
-            t_s = time.monotonic()
+            t_s = self._clock()
             return Reading(name, t_s, energy_j=self._unwrappers[place].update(raw, t_s))
         except (nvml.NVMLError, CounterError) as error:
-            return Reading(name, time.monotonic(), error=f"NVML: {error}")
+            return Reading(name, self._clock(), error=f"NVML: {error}")
+
+    def _power(self, name: str, read: Callable[..., float], *arguments: Any) -> Reading:
+        assert self._nvml is not None
+        try:
+            power_w = read(self._nvml, *arguments)
+            return Reading(name, self._clock(), power_w=power_w)
+        except self._nvml.NVMLError as error:
+            return Reading(name, self._clock(), error=f"NVML: {error}")
 
     def stop(self) -> None:
         nvml, self._nvml, self._handles = self._nvml, None, []
@@ -254,14 +269,6 @@ def _scope(gpu: Gpu) -> str:
     if gpu.mig:
         scope += ", all MIG instances together"
     return scope
-
-
-def _power(nvml: ModuleType, name: str, read: Any, *arguments: Any) -> Reading:
-    try:
-        power_w = read(nvml, *arguments)
-        return Reading(name, time.monotonic(), power_w=power_w)
-    except nvml.NVMLError as error:
-        return Reading(name, time.monotonic(), error=f"NVML: {error}")
 
 
 def _update_periods(nvml: ModuleType, gpu: Gpu, reading: str | None) -> tuple[float, float]:

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from ttq_energy.meters.host import has_display_device
+
+NVIDIA = "0x10de"
+"""PCI vendor."""
 INSTANT, AVERAGE, LEGACY = "power.draw.instant", "power.draw.average", "power.draw"
 """The names that nvidia-smi gives to NVML's power readings."""
 READINGS = (INSTANT, AVERAGE, LEGACY)
@@ -62,14 +66,15 @@ class Gpu:
         if self.averages_legacy(nvml):
             return "power averaged over 1 s (Ampere and later except GA100)"
         if self.architecture >= nvml.NVML_DEVICE_ARCH_AMPERE:
-            return "power of the latest sensor sample (GA100)"
+            return "power of the latest sensor sample (GA100, or driver branch 530)"
         return "power as this generation's driver filters it; it lags behind the load"
 
     def averages_legacy(self, nvml: ModuleType) -> bool:
         """Whether ``power.draw`` is a 1 s average: on Ampere and later, except on GA100 (NVML's
-        reference, nvmlDeviceGetPowerUsage)."""
+        reference, nvmlDeviceGetPowerUsage) and by driver branch 530 (arXiv 2312.02741)."""
         ga100 = any(board in self.name for board in GA100_BOARDS)
-        return bool(self.architecture >= nvml.NVML_DEVICE_ARCH_AMPERE) and not ga100
+        modern = bool(self.architecture >= nvml.NVML_DEVICE_ARCH_AMPERE)
+        return modern and not ga100 and not self.driver.startswith("530.")
 
 
 @contextlib.contextmanager
@@ -108,7 +113,7 @@ def open_nvml() -> ModuleType:
 def _absent(nvml: ModuleType, error: Any) -> NvmlAbsent:
     code = getattr(error, "value", None)
     if code == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-        if not os.path.exists("/dev/nvidiactl") and not _nvidia_on_pci():
+        if not os.path.exists("/dev/nvidiactl") and not has_display_device(NVIDIA):
             return NvmlAbsent("no NVIDIA GPU and no driver (libnvidia-ml.so.1) on this machine")
         return NvmlAbsent(
             "an NVIDIA GPU is there, but not its driver's library libnvidia-ml.so.1",
@@ -122,24 +127,6 @@ def _absent(nvml: ModuleType, error: Any) -> NvmlAbsent:
     if code == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
         return NvmlAbsent("the NVIDIA driver and its library differ in version", "sudo reboot")
     return NvmlAbsent(f"NVML does not start: {error}")
-
-
-def _nvidia_on_pci() -> bool:
-    try:
-        devices = os.listdir("/sys/bus/pci/devices")
-    except OSError:
-        return False
-    for device in devices:
-        try:
-            with open(f"/sys/bus/pci/devices/{device}/vendor") as file:
-                vendor = file.read().strip()
-            with open(f"/sys/bus/pci/devices/{device}/class") as file:
-                kind = file.read().strip()
-        except OSError:
-            continue
-        if vendor == "0x10de" and kind.startswith("0x03"):
-            return True
-    return False
 
 
 def visible_indices(nvml: ModuleType) -> list[int]:
