@@ -127,6 +127,9 @@ class EnergyMonitor:
                         f"'{self._domains[domain.name][1].name}' and '{meter.name}'"
                     )
                 self._domains[domain.name] = (domain, meter)
+        for name, (domain, meter) in list(self._domains.items()):
+            if domain.same_as in self._domains:  # one sensor by two ways is added once
+                self._domains[name] = (replace(domain, additive=False), meter)
         self._edge = [
             (meter, lock)
             for meter, lock in zip(self.meters, self._locks, strict=True)
