@@ -70,10 +70,12 @@ def conv2d_kernel(
     WIDTH: tl.constexpr = 2 * G if INT8 else G
     BLOCKS: tl.constexpr = 4 if INT8 else 8
     SUM: tl.constexpr = tl.int32 if INT8 else tl.float32
-    inner_rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    items = tl.program_id(1) * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    group = tl.program_id(2) // parts
-    part = tl.program_id(2) % parts
+    tile = tl.program_id(0)
+    group = tl.program_id(1) // parts
+    part = tl.program_id(1) % parts
+    row_tiles = tl.cdiv(rows_of_group, BLOCK_ROWS)
+    inner_rows = (tile % row_tiles) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    items = (tile // row_tiles) * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
     rows = group * rows_of_group + inner_rows
     row_inside = (inner_rows < rows_of_group)[:, None]
     item_inside = (items < pixels)[None, :]
@@ -130,13 +132,12 @@ def conv2d_kernel(
         )
     ready = True
     if SPLIT_K:
-        tile = (group * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0)
         signed_sum, magnitude_sum, ready = add_partials(
             signed_sum,
             magnitude_sum,
             partial_ptr,
             counter_ptr,
-            tile + tl.program_id(0),
+            group * tl.num_programs(0) + tile,
             part,
             parts,
             PRODUCTS,

@@ -59,9 +59,11 @@ def linear_kernel(
     WIDTH: tl.constexpr = 2 * G if INT8 else G
     BLOCKS: tl.constexpr = 4 if INT8 else 8
     SUM: tl.constexpr = tl.int32 if INT8 else tl.float32
-    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    items = tl.program_id(1) * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    part = tl.program_id(2)
+    tile = tl.program_id(0)
+    part = tl.program_id(1)
+    row_tiles = tl.cdiv(rows_total, BLOCK_ROWS)
+    rows = (tile % row_tiles) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    items = (tile // row_tiles) * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
     lanes = tl.arange(0, WIDTH)
     row_inside = (rows < rows_total)[:, None]
     item_inside = (items < batch)[None, :]
@@ -117,7 +119,6 @@ def linear_kernel(
             )
     ready = True
     if SPLIT_K:
-        tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
         signed_sum, magnitude_sum, ready = add_partials(
             signed_sum, magnitude_sum, partial_ptr, counter_ptr, tile, part, parts, PRODUCTS
         )
