@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.document import Block, FigureView, Front, TableView
 from ttq_energy.reporting.formatting import interval, listed, percent
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.tables.gather import BASELINE, is_ternary, variant_order
 from ttq_energy.reporting.tables.measured import of_main_domain
 from ttq_energy.run import Run
@@ -87,8 +88,7 @@ def _first(run: Run, frame: pd.DataFrame) -> Mapping[str, Any] | None:
     if "batch_size" in frame:
         frame = frame[frame["batch_size"] == frame["batch_size"].min()]
     variant = headline_variant(run, list(frame["variant"]))
-    chosen: Mapping[str, Any] = frame[frame["variant"] == variant].iloc[0].to_dict()
-    return chosen
+    return {str(k): v for k, v in frame[frame["variant"] == variant].iloc[0].items()}
 
 
 def headline_variant(run: Run, variants: list[str]) -> str:
@@ -148,7 +148,7 @@ def answer(run: Run, chosen: Headline | None = None) -> str:
 
 def _at_accuracy(run: Run, model: str, variant: str) -> str:
     rows = tables.accuracy(run)
-    found = {r.variant: r for r in rows[rows["model"] == model].itertuples()}
+    found = {r.variant: r for r in each_row(rows[rows["model"] == model])}
     mine, base = found.get(variant), found.get(BASELINE)
     if mine is None:
         return ""
@@ -284,7 +284,7 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
     if chosen.kind == "accuracy":
         frame = tables.accuracy(run)
         frame = frame[frame["model"] == frame["model"].iloc[0]]
-        texts = [f"{r.variant} {_percent(r)}" for r in frame.itertuples()]
+        texts = [f"{r.variant} {_percent(r)}" for r in each_row(frame)]
         return FigureView(
             "answer",
             "Test accuracy of each variant with its 95 % interval.",
@@ -318,7 +318,7 @@ def _alt(frame: pd.DataFrame) -> str:
         f"{r.variant}, {str(r.quantity).replace('_', ' ')} at "
         f"{f'batch size {r.batch_size}' if r.batch_size else r.where}: "
         f"{interval(r.ratio, r.ratio_low, r.ratio_high)} ({r.provenance})"
-        for r in frame.itertuples()
+        for r in each_row(frame)
     ]
     return f"Ratios to {BASELINE}. {'; '.join(texts)}."
 

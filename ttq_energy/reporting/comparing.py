@@ -10,6 +10,7 @@ from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.answer import QUESTION, answer, device, notices, sensor_notice
 from ttq_energy.reporting.document import Block, FigureView, Front, Report, Section
 from ttq_energy.reporting.formatting import ends, interval, listed
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.tables.gather import BASELINE, gather, run_names
 from ttq_energy.run import Run
 
@@ -157,7 +158,7 @@ def _figures(runs: Sequence[Run], quantity: str) -> list[Block]:
         texts = [
             f"{r.run}, {r.variant}, batch size {r.batch_size}: "
             f"{interval(r.ratio, r.ratio_low, r.ratio_high)}"
-            for r in ordered.itertuples()
+            for r in each_row(ordered)
         ]
         hatched = "; modelled, hence hatched" if provenance == "modelled" else ""
         blocks.append(

@@ -64,7 +64,7 @@ def export_tables(report: Report, format: str, folder: Path) -> None:
 
 def _need_pyarrow() -> None:
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         raise InputError(
             "format: parquet needs pyarrow; install it with: pip install 'ttq-energy[parquet]'"

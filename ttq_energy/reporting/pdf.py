@@ -20,7 +20,7 @@ from ttq_energy.reporting.document import (
     spans,
 )
 
-_STANDARD = "a-2b"
+_ARCHIVE: list[Any] = ["a-2b"]
 _EPOCH = datetime(1980, 1, 1)
 _WIDE_TABLE_CHARACTERS = 95
 _SHORT_TABLE_ROWS = 14
@@ -52,7 +52,7 @@ def pdf_bytes(report: Report, archive: bool = False) -> bytes:
             # Only typst's own fonts: the same pages on every machine. Scripts that these lack
             # are worth more than that.
             ignore_system_fonts=not _beyond_own_fonts(plain),
-            pdf_standards=[_STANDARD] if archive else [],
+            pdf_standards=_ARCHIVE if archive else [],
             timestamp=int(created.timestamp()),
         )
     return pdf

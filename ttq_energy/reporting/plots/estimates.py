@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ttq_energy.reporting.formatting import interval, number, scale_for
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.plots.style import (
     FULL_IN,
     HATCH,
@@ -51,7 +52,7 @@ def component_bars(
             scale = scale_for(total["energy_j"], "J")
             for place, variant in enumerate(variants):
                 left = 0.0
-                for row in part[part["variant"] == variant].itertuples():
+                for row in each_row(part[part["variant"] == variant]):
                     value = float(row.energy_j) * scale.factor
                     color = colors[str(row.component)]
                     (patch,) = axes.barh(
@@ -108,7 +109,7 @@ def ratio_by_place(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         figure, (axes,) = new_figure(width, 0.8 + len(places) * (0.1 + 0.13 * len(variants)))
         for place, (where, batch, how) in enumerate(places):
             part = frame[(frame["where"] == where) & (frame["batch_size"] == batch)]
-            for row in part[part["provenance"] == how].itertuples():
+            for row in each_row(part[part["provenance"] == how]):
                 index = variants.index(row.variant)
                 y = -place - (index - (len(variants) - 1) / 2) * thick
                 color, soft = variant_color(str(row.variant)), modelled(how)

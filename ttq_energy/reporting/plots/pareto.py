@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ttq_energy.reporting.formatting import interval, percent, scale_for
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.plots.style import (
     COLUMN_IN,
     HATCH,
@@ -50,7 +51,7 @@ def accuracy_energy(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
 def _panel(axes: Axes, frame: pd.DataFrame, how: str) -> None:
     scale = scale_for(frame["energy_j"], "J")
     soft = modelled(how)
-    for row in frame.itertuples():
+    for row in each_row(frame):
         x, low, high = (
             float(v) * scale.factor for v in (row.energy_j, row.energy_low_j, row.energy_high_j)
         )

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ttq_energy.reporting.formatting import interval
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.plots.style import (
     FULL_IN,
     HATCH,
@@ -59,7 +60,7 @@ def ratios(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
 
 def _panel(axes: Axes, frame: pd.DataFrame, rows: list[Row]) -> None:
     places = {row: -place for place, row in enumerate(rows)}
-    for row in frame.itertuples():
+    for row in each_row(frame):
         _bar(axes, places[row.model, row.batch_size, row.variant], row, 0.62)
     base = frame["baseline"].iloc[0]
     kind = _NAMES.get(str(frame["quantity"].iloc[0]), str(frame["quantity"].iloc[0]))
@@ -148,7 +149,7 @@ def ratios_by_run(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         tall = 0.8 + len(rows) * (0.12 + 0.09 * len(runs)) + 0.15 * len(runs)
         figure, (axes,) = new_figure(width, tall)
         for index, run in enumerate(runs):
-            for row in frame[frame["run"] == run].itertuples():
+            for row in each_row(frame[frame["run"] == run]):
                 y = places[row.model, row.batch_size, row.variant] - dodge(len(runs), index, 0.6)
                 color = variant_color(str(row.variant))
                 error_bar(

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ttq_energy.files import atomic_writer
-from ttq_energy.reporting.document import PAGE_IN
 from ttq_energy.reporting.document import COLUMN_IN as COLUMN_IN
+from ttq_energy.reporting.document import PAGE_IN
 
 FULL_IN = PAGE_IN
 """Width of a whole page's text, inches."""
@@ -87,11 +87,13 @@ def style() -> Iterator[None]:
     """Everything drawn or saved inside has the one style; the caller's own is left alone."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(RC)
+        mpl.rcParams.update(RC)  # type: ignore[arg-type]
         yield
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
     """A Figure in inches and its axes as a list, row by row. Call inside :func:`style`."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -166,8 +168,15 @@ def error_bar(axes: Axes, x: float, y: float, *, low: float, high: float, **opti
     vertical = options.pop("vertical", True)
     centre = y if vertical else x
     ends = [[max(0.0, centre - low)], [max(0.0, high - centre)]]
-    style_ = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 2, "capthick": 0.9}
-    axes.errorbar(x, y, **{"yerr" if vertical else "xerr": ends}, **{**style_, **options})
+    style_: dict[str, Any] = {
+        "fmt": "none",
+        "ecolor": INK,
+        "elinewidth": 0.9,
+        "capsize": 2,
+        "capthick": 0.9,
+    }
+    error = {"yerr" if vertical else "xerr": ends}
+    axes.errorbar(x, y, **{**style_, **error, **options})
 
 
 def svg_text(figure: Figure) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ttq_energy.reporting.formatting import interval, percent, scale_for
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.plots.style import (
     COLUMN_IN,
     FULL_IN,
@@ -62,7 +64,7 @@ def curves(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         right.set_ylabel("test accuracy [%]")
         for axes in (left, right):
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, labels = left.get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside upper right", ncols=legend_columns(width, labels)
@@ -79,7 +81,7 @@ def accuracy_dots(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
     """
     with style():
         figure, (axes,) = new_figure(width, 0.6 + 0.21 * len(frame))
-        for place, row in enumerate(frame.itertuples()):
+        for place, row in enumerate(each_row(frame)):
             x, low, high = (
                 100 * float(v) for v in (row.accuracy, row.accuracy_low, row.accuracy_high)
             )

@@ -10,6 +10,7 @@ from ttq_energy.reporting.answer import headline_variant
 from ttq_energy.reporting.carbon import country_factor
 from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, number, quantity
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.sections.measured import _slug
 from ttq_energy.reporting.tables.gather import BASELINE
 from ttq_energy.run import Run
@@ -50,7 +51,7 @@ def per_layer(run: Run) -> Section | None:
         counted = totals[totals["model"] == model]
         texts = [
             f"{r.variant}: {quantity(r.multiplies, 'multiplies', 3)}, {quantity(r.adds, 'adds', 3)}"
-            for r in counted.itertuples()
+            for r in each_row(counted)
         ]
         blocks.append(
             FigureView(
@@ -167,7 +168,7 @@ def _alt(totals: pd.DataFrame) -> str:
     texts = [
         f"{r.target}, {r.variant}: {quantity(r.energy_j, 'J')}"
         + (f", ratio {interval(r.ratio, r.ratio_low, r.ratio_high)}" if r.ratio == r.ratio else "")
-        for r in totals.itertuples()
+        for r in each_row(totals)
     ]
     return f"Modelled. {'; '.join(texts)}."
 
@@ -187,7 +188,7 @@ def measured_against_modelled(run: Run) -> Section | None:
         texts = [
             f"{r.variant} on {r.where}: {interval(r.ratio, r.ratio_low, r.ratio_high)} "
             f"({r.provenance})"
-            for r in group.itertuples()
+            for r in each_row(group)
         ]
         blocks.append(
             FigureView(

@@ -7,6 +7,7 @@ from functools import partial
 from ttq_energy.reporting import plots, tables, views
 from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, percent, quantity
+from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.sections.measured import _slug
 from ttq_energy.run import Run
 
@@ -32,7 +33,7 @@ def accuracy_against_energy(run: Run) -> Section | None:
                 + "; ".join(
                     f"{r.variant} on {r.where}"
                     + f" at batch size {r.batch_size}" * bool(r.batch_size)
-                    for r in front.itertuples()
+                    for r in each_row(front)
                 )
                 + ".",
                 partial(plots.accuracy_energy, frame),
@@ -95,7 +96,7 @@ def training(run: Run) -> Section | None:
         final = tables.accuracy(run)
         texts = [
             f"{r.variant} {percent(r.accuracy, r.accuracy_low, r.accuracy_high)}"
-            for r in final[final["model"] == model].itertuples()
+            for r in each_row(final[final["model"] == model])
         ]
         blocks.append(
             FigureView(
@@ -134,7 +135,7 @@ def _cost_figure(run: Run) -> FigureView:
     texts = [
         f"{r.variant} {quantity(r.wall_s, 's', 3)}"
         + (f", {quantity(r.energy_j, 'J', 3)} ({r.provenance})" if r.provenance else "")
-        for r in cost.itertuples()
+        for r in each_row(cost)
     ]
     return FigureView(
         "training-cost",
@@ -188,7 +189,7 @@ def ablation(run: Run) -> Section | None:
     for model, group in frame.groupby("model", sort=False):
         texts = [
             f"{r.variant}: {interval(r.accuracy, r.accuracy_low, r.accuracy_high, 100)} %"
-            for r in group.itertuples()
+            for r in each_row(group)
         ]
         blocks.append(
             FigureView(

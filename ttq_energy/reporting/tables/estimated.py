@@ -115,7 +115,9 @@ def _estimate_totals(run: Run) -> pd.DataFrame:
                 low, high = ratio_range(part, base)
                 row["ratio"] = total["energy_j"] / float(base["energy_j"].sum())
                 row["ratio_low"], row["ratio_high"] = low, high
-                row["latency_ratio"] = latency / float(times.get((model, target, BASELINE)))
+                row["latency_ratio"] = latency / float(
+                    times.get((model, target, BASELINE), math.nan)
+                )
                 row["verdict"] = "saves" if high < 1 else "costs" if low > 1 else "undecided"
                 row["reason"] = reason(part["energy_j"], base["energy_j"])
             rows.append(row)

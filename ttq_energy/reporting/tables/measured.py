@@ -136,14 +136,14 @@ def comparisons(runs: Runs) -> pd.DataFrame:
     return gather(runs, lambda run: in_order(run.comparisons, run, keys))
 
 
-def main_domains(run: Run) -> dict[tuple[str, str, int, str], str]:
+def main_domains(run: Run) -> dict[tuple[Any, ...], str]:
     """The domain that stands for each (model, device, batch_size, provenance).
 
     It is the whole where the run has one ("total", "machine", "system"), else the domain that
     took the most energy.
     """
     table = _energy(run)
-    chosen = {}
+    chosen: dict[tuple[Any, ...], str] = {}
     for key, group in table.groupby([*_PLACE, "provenance"], sort=False):
         names = list(group["domain"].unique())
         whole = [name for name in names if name in ("total", "machine", "system")]

@@ -166,7 +166,7 @@ def _training_cost(run: Run) -> pd.DataFrame:
 
     frame = run.training
     frame = frame[(frame["epoch"] > 0) & frame["wall_s"].notna()]
-    trained = {}
+    trained: dict[tuple[Any, Any], dict[str, Any]] = {}
     for (model, variant), group in frame.groupby(["model", "variant"], sort=False):
         by_seed = group.groupby("seed", sort=False)
         totals = {name: float(by_seed[name].sum(min_count=1).mean()) for name in _COST}
