@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -62,7 +63,8 @@ def prepare_(
     for weight, own in chosen:
         value = getattr(weight.module, weight.parameter)
         quantizer = Quantizer(own, value.detach(), weight.parts).train(weight.module.training)
-        parametrize.register_parametrization(weight.module, weight.parameter, quantizer)
+        with torch.no_grad():
+            parametrize.register_parametrization(weight.module, weight.parameter, quantizer)
         if isinstance(weight.module, nn.RNNBase):
             _read_weights_fresh(weight.module)
     return model
