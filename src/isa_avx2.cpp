@@ -14,6 +14,8 @@ namespace ttq::avx2 {
 static const Kernels kKernels = {
     "avx2",
     VECTOR_BYTES,
+    10,
+    kNever,
     largest,
     quantize,
     lane_tables<float>,

@@ -20,7 +20,7 @@
 namespace ttq {
 
 constexpr int kPanelRows = 64;
-constexpr int kLanes = 32;         // most inputs that one lanes block holds
+constexpr int kLanes = 64;         // most inputs that one lanes block holds
 constexpr int kTableEntries = 16;  // subsets of four activations
 constexpr int kCodeLimit = 127;    // |quantized activation|
 constexpr int kPanelTableBytes = 64;
@@ -58,14 +58,20 @@ struct LaneLookup {
   const int32_t* places;     // [columns] where in `tables` a byte column's entry 0 begins
   const void* tables;
   int64_t stride;
-  int64_t lanes;             // 1 to 32 in use
+  int64_t lanes;             // 1 to kLanes in use
   bool first;                // whether sums start at zero
-  void* sums;                // [row - row_begin][2][32], float or int32
+  void* sums;                // [row - row_begin][2][kLanes], float or int32
 };
+
+constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
   const char* name;
   int vector_bytes;
+  // Linear layers with fewer input rows than these go through the panel kernels, whose cost grows
+  // with each row, those with more through the lanes kernels, whose cost grows with each vector of
+  // rows. Where benchmarks/kernels.py found the two to cross.
+  int64_t float_lanes_from, short_lanes_from;
 
   float (*largest)(const float* x, int64_t count);  // max |x|, NaN or infinity if any is
   // x * multiplier rounded to nearest even, as int16.
@@ -76,7 +82,7 @@ struct Kernels {
   void (*lane_lookup_float)(const LaneLookup&);
   void (*lane_lookup_short)(const LaneLookup&);
 
-  // values[i] = scale_pos * P[i] - scale_neg * N[i] for 32 lanes.
+  // values[i] = scale_pos * P[i] - scale_neg * N[i] for kLanes lanes.
   void (*finish_float)(const void* sums, float scale_pos, float scale_neg, float* values);
   // The same, times `scale`, from int32 sums.
   void (*finish_int)(const void* sums, float scale_pos, float scale_neg, float scale,

@@ -10,11 +10,8 @@
 namespace ttq {
 namespace {
 
-// Fewer input rows than these go through the panel kernels, whose cost grows with each row, more
-// through the lanes kernels, whose cost grows with each vector of rows. Measured with
-// benchmarks/kernels.py on Zen 3.
-constexpr int64_t kFloatLanesFrom = 4;
-constexpr int64_t kShortLanesFrom = 12;
+// Input rows that the panel kernels take at once: their tables stay in the near caches.
+constexpr int64_t kPanelInputs = 16;
 // Weight rows of one lanes task: the sums stay in the second-level cache.
 constexpr int64_t kTaskRows = 256;
 
@@ -143,14 +140,18 @@ class PanelLinear {
 
 void panel_linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
                   const float* residual, float* y, int threads) {
-  const PanelLinear job(kernels, weights, x, count);
   const int64_t panels = (weights.rows + kPanelRows - 1) / kPanelRows;
   // One run of panels for each thread: every core reads its weights in order.
   const int64_t parts = std::min<int64_t>(threads, panels);
-  parallel_for(parts, threads, [&](int64_t part) {
-    for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; p++)
-      job.panel(p, residual, y);
-  });
+  for (int64_t m = 0; m < count; m += kPanelInputs) {
+    const PanelLinear job(kernels, weights, x + m * weights.columns,
+                          std::min(kPanelInputs, count - m));
+    const float* addend = residual ? residual + m * weights.rows : nullptr;
+    parallel_for(parts, threads, [&](int64_t part) {
+      for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; p++)
+        job.panel(p, addend, y + m * weights.rows);
+    });
+  }
 }
 
 template <class T>
@@ -165,7 +166,7 @@ void transpose(const T* rows, int64_t count, int64_t columns, int64_t row_stride
     std::fill(lanes + j * kLanes + count, lanes + (j + 1) * kLanes, T{0});
 }
 
-// Input rows `count` (at most 32) as lanes: [columns][32], with the rows' scales.
+// Input rows `count` (at most kLanes) as lanes: [columns][kLanes], with the rows' scales.
 template <class T>
 void fill_block(const Kernels& kernels, const Weights& w, const float* x, int64_t count, T* lanes,
                 float* scales) {
@@ -235,11 +236,11 @@ bool linear(const Kernels& kernels, const Weights& weights, const float* x, int6
   if (!weights.quantized) {
     const float most = kernels.largest(x, count * weights.columns);
     if (!(most <= kLargestActivation)) return false;
-    if (count < kFloatLanesFrom)
+    if (count < kernels.float_lanes_from)
       panel_linear(kernels, weights, x, count, residual, y, threads);
     else
       lanes_linear<float>(kernels, weights, x, count, residual, y, threads);
-  } else if (count < kShortLanesFrom) {
+  } else if (count < kernels.short_lanes_from) {
     panel_linear(kernels, weights, x, count, residual, y, threads);
   } else {
     lanes_linear<int16_t>(kernels, weights, x, count, residual, y, threads);
