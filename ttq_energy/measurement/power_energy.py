@@ -99,7 +99,8 @@ def energy_from_power(
     if unsampled > LARGEST_HOLE * duration:
         raise InputError(
             f"power_w: only {max(duration - unsampled, 0.0):.3g} s of the window's "
-            f"{duration:.3g} s are sampled (samples from {updates.first_s:.6g} to {updates.last_s:.6g} s, "
+            f"{duration:.3g} s are sampled "
+            f"(samples from {updates.first_s:.6g} to {updates.last_s:.6g} s, "
             f"window from {start_s:.6g} to {end_s:.6g} s)"
         )
     power = deconvolve(updates, start_s, end_s, sensor)
