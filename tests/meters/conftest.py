@@ -1,6 +1,10 @@
-"""A powercap tree in a temporary folder, laid out as the kernel lays out the real one."""
+"""Powercap trees as the kernel lays them out, and NVIDIA boards behind a stand-in for NVML."""
 
+import ctypes
 import os
+import shutil
+import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -83,3 +87,69 @@ def root_only(monkeypatch):
         return real(path, flags, *arguments, **options)
 
     monkeypatch.setattr("ttq_energy.meters.rapl.os.open", guarded)
+
+
+# -- NVIDIA boards --------------------------------------------------------------------------------
+
+AMPERE, VOLTA, HOPPER = 7, 5, 9
+
+
+@pytest.fixture(scope="session")
+def stub_nvml_library(tmp_path_factory):
+    """The stand-in for NVML, compiled once."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("nvml")
+    library = folder / "libnvidia-ml.so.1"
+    source = Path(__file__).parent / "stub_nvml.c"
+    command = [compiler, "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-lm"]
+    subprocess.run(command, check=True)
+    return library
+
+
+class Boards:
+    """Scripted NVIDIA boards behind the real pynvml, and their clock."""
+
+    def __init__(self, library: Path, script: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._library.stub_set_time.argtypes = [ctypes.c_double]
+        self._script = script
+        self.now = 100.0
+
+    def script(self, text: str, driver: str = "535.54.03") -> None:
+        self._script.write_text(f"driver {driver}\n{textwrap.dedent(text)}")
+
+    def at(self, t_s: float) -> None:
+        """Stop the boards' clock and the meter's at a time."""
+        self.now = t_s
+        self._library.stub_set_time(t_s)
+
+    def run(self) -> None:
+        """Let the boards follow the real clock."""
+        self._library.stub_set_time(float("nan"))
+
+    def clock(self) -> float:
+        return self.now
+
+    @property
+    def open_sessions(self) -> int:
+        return int(self._library.stub_open_sessions())
+
+
+@pytest.fixture
+def boards(stub_nvml_library, tmp_path, monkeypatch):
+    """Scripted boards; also for processes that the test starts."""
+    import pynvml
+
+    monkeypatch.setattr(pynvml, "CDLL", lambda name: ctypes.CDLL(str(stub_nvml_library)))
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    monkeypatch.setenv("STUB_NVML", str(tmp_path / "boards.txt"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(stub_nvml_library.parent))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("ttq_energy.meters.nvml.SPOT_LIMIT_S", 0.01)
+    boards = Boards(stub_nvml_library, tmp_path / "boards.txt")
+    boards.at(100.0)
+    yield boards
+    boards.run()
