@@ -36,6 +36,7 @@ SAVE_EVERY_S = 300.0
 CHECK_EVERY = 20
 """Several processes agree on a save once in so many batches."""
 EVALUATION_BATCH = 256
+TELL_EVERY_S = 0.2
 
 
 def train(
@@ -343,7 +344,7 @@ class _Trainer:
 
     def _tell(self, steps: int) -> None:
         now_s = time.monotonic()
-        if now_s - self.told_s < 0.2:
+        if now_s - self.told_s < TELL_EVERY_S:
             return
         self.told_s = now_s
         at = self.at
