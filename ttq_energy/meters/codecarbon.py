@@ -23,6 +23,7 @@ from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorSta
 JOULES_PER_KWH = 3.6e6
 SHORTEST_STEP_S = 0.05
 """The load comes from counters in ticks of 10 ms a core: over a shorter span it is mostly noise."""
+CONSTANT_UPDATE_S = 0.001
 TICK_S = 0.01
 SLOPE = 2.7
 """Steepest slope of CodeCarbon's load model, in units of the design power: 0.1 + 0.9 load^3."""
@@ -33,12 +34,17 @@ READING_RAPL = "intel_rapl"
 class _Source:
     """One thing that CodeCarbon estimates: its domain, and how to ask for its joules.
 
-    ``joules(elapsed_s)`` gives those of the span since it was last asked.
+    ``joules(elapsed_s)`` gives those of the span since it was last asked. A source that is
+    ``constant`` can be asked at any time; the others are asked every 50 ms at most.
     """
 
     domain: Domain
     start: Callable[[], None]
     joules: Callable[[float], float]
+    constant: bool = False
+    total_j: float = 0.0
+    asked_s: float = 0.0
+    broken: str = ""
 
 
 class CodeCarbonMeter(Meter):
@@ -58,9 +64,6 @@ class CodeCarbonMeter(Meter):
         if not self._sources:
             raise SensorError("codecarbon: it found nothing on this machine that it can estimate")
         self._running = False
-        self._last_s = 0.0
-        self._total_j = [0.0] * len(self._sources)
-        self._broken = [""] * len(self._sources)
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -72,9 +75,9 @@ class CodeCarbonMeter(Meter):
         with _quiet():
             for source in self._sources:
                 source.start()
-        self._total_j = [0.0] * len(self._sources)
-        self._broken = [""] * len(self._sources)
-        self._last_s = time.monotonic()
+        now = time.monotonic()
+        for source in self._sources:
+            source.total_j, source.asked_s, source.broken = 0.0, now, ""
         self._running = True
 
     def read(self) -> list[Reading]:
@@ -82,25 +85,17 @@ class CodeCarbonMeter(Meter):
         now = time.monotonic()
         if not self._running:
             return [Reading(d.name, now, error="the meter is not started") for d in self.domains]
-        if now - self._last_s >= SHORTEST_STEP_S:
-            self._advance(now)
+        due = [s for s in self._sources if s.constant or now - s.asked_s >= SHORTEST_STEP_S]
+        if due:
+            with _quiet():
+                for source in due:
+                    _ask(source, now)
         return [
-            Reading(source.domain.name, now, error=broken)
-            if broken
-            else Reading(source.domain.name, now, energy_j=total)
-            for source, total, broken in zip(
-                self._sources, self._total_j, self._broken, strict=True
-            )
+            Reading(source.domain.name, now, error=source.broken)
+            if source.broken
+            else Reading(source.domain.name, now, energy_j=source.total_j)
+            for source in self._sources
         ]
-
-    def _advance(self, now: float) -> None:
-        elapsed, self._last_s = now - self._last_s, now
-        with _quiet():
-            for place, source in enumerate(self._sources):
-                try:
-                    self._total_j[place] += max(source.joules(elapsed), 0.0)
-                except Exception as error:  # its sensors raise whatever their libraries raise
-                    self._broken[place] = f"CodeCarbon: {error or type(error).__name__}"
 
     def stop(self) -> None:
         self._running = False
@@ -189,6 +184,14 @@ def _quiet() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
+def _ask(source: _Source, now: float) -> None:
+    elapsed_s, source.asked_s = now - source.asked_s, now
+    try:
+        source.total_j += max(source.joules(elapsed_s), 0.0)
+    except Exception as error:  # its sensors raise whatever their libraries raise
+        source.broken = f"CodeCarbon: {error or type(error).__name__}"
+
+
 def _sources(item: Any, found: _Found) -> list[_Source]:
     kind = type(item).__name__
     if kind == "CPU":
@@ -208,7 +211,8 @@ def _cpu_model(cpu: Any, found: _Found) -> _Source:
         basis = f"{design_w:g} W guessed from the number of threads of '{cpu._model}'"
     else:
         basis = f"{design_w:g} W design power of '{cpu._model}' from its table"
-    how = "x (0.1 + 0.9 load^3)" if cpu._mode == "cpu_load" else "x 0.5, whatever runs"
+    follows_load = cpu._mode == "cpu_load"
+    how = "x (0.1 + 0.9 load^3)" if follows_load else "x 0.5, whatever runs"
     cores = os.cpu_count() or 1
     return _Source(
         Domain(
@@ -216,11 +220,12 @@ def _cpu_model(cpu: Any, found: _Found) -> _Source:
             component="cpu",
             provenance=Provenance.MODELLED,
             covers=f"a model, not a measurement: {basis}, {how}, of the whole machine",
-            update_period_s=SHORTEST_STEP_S,
-            resolution_j=SLOPE * design_w * TICK_S / cores if cpu._mode == "cpu_load" else 0.0,
+            update_period_s=SHORTEST_STEP_S if follows_load else CONSTANT_UPDATE_S,
+            resolution_j=SLOPE * design_w * TICK_S / cores if follows_load else 0.0,
         ),
         cpu.start,
         lambda elapsed_s: float(cpu.total_power().W) * elapsed_s,
+        constant=not follows_load,
     )
 
 
@@ -233,10 +238,11 @@ def _ram_model(ram: Any) -> _Source:
             provenance=Provenance.MODELLED,
             covers=f"a model, not a measurement: a constant {power_w:g} W for the memory modules "
             "that the machine's memory size suggests, whatever runs",
-            update_period_s=SHORTEST_STEP_S,
+            update_period_s=CONSTANT_UPDATE_S,
         ),
         ram.start,
         lambda elapsed_s: power_w * elapsed_s,
+        constant=True,
     )
 
 
