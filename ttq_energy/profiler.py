@@ -20,7 +20,7 @@ from ttq_energy import environment
 from ttq_energy.errors import InputError
 from ttq_energy.meters import probe_all
 from ttq_energy.progress import Progress
-from ttq_energy.run import Run, create_run, load_run
+from ttq_energy.run import Run, create_run, follow_run, load_run
 from ttq_energy.study import MeasurementSpec, ModelSpec, Study, VariantSpec, load_study
 
 if TYPE_CHECKING:
@@ -98,15 +98,19 @@ def _run_study(
     from ttq_energy.pipeline.plan import make_plan
 
     chosen = study if isinstance(study, Study) else load_study(study)
+    writes = _one_of_several(measure, out)
     folder = _folder(chosen, out, resume)
     if resume:
         _check_same_study(load_run(folder), chosen)
-    elif (folder / "run.json").exists():
+    elif writes and (folder / "run.json").exists():
         raise InputError(f"{folder}: already holds a run; give another --out, or --resume")
     progress.stage(f"Preparing {chosen.name}")
     plan = make_plan(chosen)
     monitor = plan.monitor()
-    run = load_run(folder) if resume else create_run(folder, chosen.to_dict(), {})
+    if not writes:
+        run = follow_run(folder)
+    else:
+        run = load_run(folder) if resume else create_run(folder, chosen.to_dict(), {})
     _describe(run, monitor, command, resume)
     _describe_plan(run, plan)
     with _guarded(run, progress, "complete" if measure else "trained"), monitor:
@@ -189,6 +193,25 @@ def _profile_modules(
             baseline=baseline,
         )
     return run
+
+
+def _one_of_several(measure: bool, out: str | os.PathLike[str] | None) -> bool:
+    """Whether this process writes; under ``torchrun`` only the first does.
+
+    Raises:
+        InputError: several processes were asked to measure, or have no folder in common.
+    """
+    from ttq_energy.training import this_process
+
+    processes = this_process()
+    if processes.size > 1 and measure:
+        raise InputError(
+            "profile: measures in one process; train with 'torchrun -m ttq_energy train', "
+            "then 'ttq-energy profile --resume'"
+        )
+    if processes.size > 1 and out is None:
+        raise InputError("train: several processes need one folder: give --out")
+    return processes.writes
 
 
 # -- the Run's folder and record ------------------------------------------------------------------

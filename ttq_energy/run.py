@@ -186,12 +186,14 @@ class Run:
     """One Run folder. Make one with :func:`create_run`, read one with :func:`load_run`.
 
     ``manifest`` is run.json: schema_version, status ("running", "trained", "interrupted", "failed"
-    or "complete"), study, environment, and what the stages leave behind.
+    or "complete"), study, environment, and what the stages leave behind. Of several processes only
+    one has ``writes``; the others follow its Run and write nothing.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], *, writes: bool = True) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.writes = writes
         self.tables = _Tables(self)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -240,6 +242,8 @@ class Run:
         self._write(table, rows, before=_read_text(path) if path.exists() else "")
 
     def _write(self, table: str, rows: Iterable[Mapping[str, Any]], before: str) -> None:
+        if not self.writes:
+            return
         schema = TABLES[table]
         fresh = [dict(row) for row in rows]
         for row in fresh:
@@ -281,6 +285,8 @@ class Run:
     def update(self, **entries: Any) -> None:
         """Set entries of run.json and write it."""
         self.manifest.update(entries)
+        if not self.writes:
+            return
         with atomic_writer(self.folder / MANIFEST) as stream:
             json.dump(self.manifest, stream, indent=2, sort_keys=False, default=str)
             stream.write("\n")
@@ -343,6 +349,13 @@ def create_run(
         stages={},
     )
     return run
+
+
+def follow_run(folder: str | os.PathLike[str]) -> Run:
+    """The Run that another process of the same job writes, begun or not."""
+    path = Path(folder)
+    manifest = load_run(path).manifest if (path / MANIFEST).exists() else {"stages": {}}
+    return Run(path, manifest, writes=False)
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:

@@ -26,11 +26,9 @@ def run(options: argparse.Namespace) -> int:
             study, out=options.out, resume=options.resume, progress=progress, command=sys.argv
         )
         progress.stage("Writing the report")
-        files = [render(result, kind) for kind in ("pdf", "html")]
+        for kind in ("pdf", "html"):
+            render(result, kind)
     finally:
         progress.close()
     print_summary(result)
-    print(f"Run: {result.folder}")
-    for file in files:
-        print(f"Report: {file}")
     return 0

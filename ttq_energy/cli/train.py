@@ -26,6 +26,8 @@ def run(options: argparse.Namespace) -> int:
         )
     finally:
         progress.close()
+    if not result.writes:
+        return 0
     table = result.training
     for row in table[table["selected"]].itertuples():
         print(
