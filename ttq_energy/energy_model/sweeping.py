@@ -1,0 +1,184 @@
+"""What-if sweeps: the ratio over grids of sparsity, widths, batch sizes and figures of a target."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ttq_energy.energy_model import targets as target_files
+from ttq_energy.energy_model.estimating import Prepared, prepare, rebuilt
+from ttq_energy.energy_model.explaining import ternary_layers
+from ttq_energy.energy_model.pricing import Events, Pricer, coefficients
+from ttq_energy.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ttq_energy.energy_model.targets import Target
+
+OWN_KEYS = ("sparsity", "activation_bits", "activation_zeros", "batch_size")
+"""Swept properties of the network; any other key is one of the target."""
+
+
+def sweep(
+    baseline_counts: pd.DataFrame,
+    variant_counts: pd.DataFrame,
+    target: str,
+    axes: Mapping[str, Sequence[Any]],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    baseline_zeros: Mapping[str, float] | None = None,
+    variant_zeros: Mapping[str, float] | None = None,
+    batch_size: int | None = None,
+) -> pd.DataFrame:
+    """Estimate a variant and its baseline at every combination of values.
+
+    Args:
+        axes: values by key: ``sparsity`` (zeros of the variant's ternary layers, 0 to below 1),
+            ``activation_bits`` (of the variant; the baseline keeps its own widths),
+            ``activation_zeros`` (in every layer's input but the first, of both), ``batch_size``, or
+            a dotted key of the target.
+        overrides: other figures of the target that are set throughout.
+        baseline_zeros, variant_zeros: as ``activation_zeros`` of ``estimate``.
+
+    Returns:
+        One row a point: the axes, baseline_j, variant_j, ratio, baseline_s, variant_s and
+        latency_ratio; energies and times of one call.
+
+    Raises:
+        InputError: an unknown key or a value out of range.
+    """
+    import pandas as pd
+
+    if not axes or any(not len(values) for values in axes.values()):
+        raise InputError("sweep: expected at least one key with at least one value")
+    _check(axes)
+    target_keys = [k for k in axes if k not in OWN_KEYS]
+    outer_keys = [k for k in axes if k in ("activation_bits", "batch_size")]
+    inner_keys = [k for k in axes if k in ("sparsity", "activation_zeros")]
+    inner = list(itertools.product(*(axes[k] for k in inner_keys)))
+    loaded = _targets(target, axes, target_keys, dict(overrides or {}))
+    columns: dict[str, list[Any]] = {k: [] for k in axes}
+    results: dict[str, list[Any]] = {
+        k: [] for k in ("baseline_j", "variant_j", "baseline_s", "variant_s")
+    }
+    for outer in itertools.product(*(axes[k] for k in outer_keys)):
+        fixed = dict(zip(outer_keys, outer, strict=True))
+        size = int(fixed["batch_size"]) if "batch_size" in fixed else batch_size
+        first = loaded[0][1]
+        base = prepare(baseline_counts, first, baseline_zeros, size)
+        own = prepare(variant_counts, first, variant_zeros, size)
+        if "activation_bits" in fixed:
+            own = rebuilt(own, activation_bits=int(fixed["activation_bits"]))
+        prepared = {True: base, False: own}
+        laid_out = first
+        events: dict[bool, Events] = {}
+        for values, chosen in loaded:
+            if not events or not same_layout(laid_out, chosen):
+                laid_out = chosen
+                if chosen is not first:
+                    prepared = {k: rebuilt(p, target=chosen) for k, p in prepared.items()}
+                events = {k: _events(p, inner_keys, inner, k) for k, p in prepared.items()}
+            for is_base, label in ((True, "baseline"), (False, "variant")):
+                joules, seconds = _priced(events[is_base], chosen, len(inner))
+                results[f"{label}_j"].append(joules)
+                results[f"{label}_s"].append(seconds)
+            for key in axes:
+                columns[key].extend(_column(key, inner_keys, inner, fixed, target_keys, values))
+    table = pd.DataFrame(columns)
+    for key, parts in results.items():
+        table[key] = np.concatenate(parts)
+    table.insert(len(axes) + 2, "ratio", table["variant_j"] / table["baseline_j"])
+    table["latency_ratio"] = table["variant_s"] / table["baseline_s"]
+    return table.sort_values(list(reversed(axes)), kind="stable", ignore_index=True)
+
+
+def _check(axes: Mapping[str, Sequence[Any]]) -> None:
+    for key, values in axes.items():
+        for value in values:
+            if key in OWN_KEYS and not isinstance(value, (int, float)):
+                raise InputError(f"{key}: expected a number, got '{value}'")
+            if key in ("sparsity", "activation_zeros") and not 0 <= value < 1:
+                raise InputError(f"{key}: must be at least 0 and below 1, got {value}")
+            if key in ("activation_bits", "batch_size") and (value < 1 or value != int(value)):
+                raise InputError(f"{key}: expected a whole number of at least 1, got {value}")
+        if key not in OWN_KEYS and key.split(".")[0] not in target_files.schema()["properties"]:
+            valid = [*OWN_KEYS, *target_files.schema()["properties"]]
+            raise unknown_name("key", key, valid, "sweep")
+
+
+def _targets(
+    name: str, axes: Mapping[str, Sequence[Any]], keys: list[str], overrides: dict[str, Any]
+) -> list[tuple[dict[str, Any], Target]]:
+    found = []
+    for values in itertools.product(*(axes[k] for k in keys)):
+        here = dict(zip(keys, values, strict=True))
+        texts = {k: f"{v:g}" if isinstance(v, float) else v for k, v in here.items()}
+        found.append((here, target_files.load(name, {**overrides, **texts})))
+    return found
+
+
+def same_layout(a: Target, b: Target) -> bool:
+    """Whether two targets differ in prices alone, so that the same mapping and times hold.
+
+    The mapping found for the first is kept where only prices move: the change asked about is that
+    of the price, not of the schedule.
+    """
+    return replace(a, **_without_prices(b)) == a
+
+
+def _without_prices(target: Target) -> dict[str, Any]:
+    """Every field that mapping, times or event counts depend on."""
+    skip = ("figures", "modes", "levels", "formats", "vector_pj", "static_w")
+    plain = {k: v for k, v in vars(target).items() if k not in skip}
+    return plain
+
+
+def _events(prepared: Prepared, keys: list[str], inner: list[Any], is_base: bool) -> Events:
+    """Events at every inner point: (points, layers)."""
+    count = len(prepared.layers)
+    shape = (len(inner), count)
+    weights = np.broadcast_to(prepared.weight_zeros, shape).copy()
+    inputs = np.broadcast_to(prepared.input_zeros, shape).copy()
+    outputs = np.broadcast_to(prepared.output_zeros, shape).copy()
+    points = np.array(inner, dtype=float).reshape(len(inner), len(keys))
+    if "sparsity" in keys and not is_base:
+        ternary = ternary_layers(prepared)
+        weights[:, ternary] = points[:, [keys.index("sparsity")]]
+    if "activation_zeros" in keys:
+        products = np.flatnonzero(prepared.pricer.products)
+        share = points[:, [keys.index("activation_zeros")]]
+        inputs[:, products[1:]] = share
+        outputs[:, products[:-1]] = share
+    pricer: Pricer = prepared.pricer
+    return pricer.events(weights, inputs, outputs, prepared.scale_multiplies)
+
+
+def _priced(events: Events, target: Target, points: int) -> tuple[Any, Any]:
+    joules = np.zeros(points)
+    for name, (_, figure) in coefficients(target).items():
+        if name in events.counts:
+            counted = np.broadcast_to(events.counts[name], (points, np.shape(events.latency_s)[-1]))
+            joules = joules + counted.sum(axis=-1) * figure.value * 1e-12
+    seconds = np.broadcast_to(events.latency_s, (points, np.shape(events.latency_s)[-1]))
+    return joules, seconds.sum(axis=-1)
+
+
+def _column(
+    key: str,
+    inner_keys: list[str],
+    inner: list[Any],
+    fixed: Mapping[str, Any],
+    target_keys: list[str],
+    values: Mapping[str, Any],
+) -> list[Any]:
+    if key in inner_keys:
+        place = inner_keys.index(key)
+        return [point[place] for point in inner]
+    if key in target_keys:
+        return [values[key]] * len(inner)
+    return [int(fixed[key])] * len(inner)

@@ -1,0 +1,104 @@
+"""What a layer's weights really are: width, zeros in each output, scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+SCALE_BITS = 32
+TERNARY_STORED_BITS = 2
+
+
+@dataclass(frozen=True)
+class WeightInfo:
+    """Weights of one layer.
+
+    Attributes:
+        elements: of the weight tensor.
+        zeros_per_output: zeros in each row of it.
+        kind: "dense", "ternary", "binary" (+a, -a alone) or "none" (the second operand is not a
+            parameter).
+        bits: stored bits of one weight, scales not included.
+        scale_values: stored scales (Wp and Wn, each once a layer or once an output).
+        scale_multiplies: multiplications an output needs for its scales: 2 for Wp and Wn, 1 where
+            they are equal, 0 for dense weights.
+        parameters: elements with bias and scales, as the model holds them.
+    """
+
+    elements: int
+    zeros_per_output: NDArray[np.int64]
+    kind: str
+    bits: float
+    scale_values: int = 0
+    scale_multiplies: int = 0
+    parameters: int = 0
+
+    @property
+    def zero_fraction(self) -> float:
+        return float(self.zeros_per_output.sum()) / self.elements if self.elements else 0.0
+
+    @property
+    def stored_bytes(self) -> float:
+        return (self.elements * self.bits + self.scale_values * SCALE_BITS) / 8
+
+
+NO_WEIGHT = WeightInfo(0, np.zeros(0, dtype=np.int64), "none", 0.0)
+
+
+def dense(weight: Tensor, bits: float | None = None, parameters: int | None = None) -> WeightInfo:
+    """Of a float or integer weight tensor; its real zeros are counted.
+
+    Args:
+        weight: (out, ...), any dtype; a tensor on the meta device counts as having no zeros.
+        bits: stored width; the dtype's where None.
+        parameters: with bias; the weight's elements where None.
+    """
+    return WeightInfo(
+        weight.numel(),
+        _zeros_per_output(weight),
+        "dense",
+        weight.element_size() * 8 if bits is None else bits,
+        parameters=weight.numel() if parameters is None else parameters,
+    )
+
+
+def ternary(codes: Tensor, w_pos: Any, w_neg: Any, parameters: int | None = None) -> WeightInfo:
+    """Of ternary codes and their scales; binary where no code is zero and the scales are equal.
+
+    Args:
+        codes: int8 (out, ...) in {-1, 0, 1}.
+        w_pos, w_neg: tensors of one value, or of one an output.
+        parameters: with bias; codes and scales where None.
+    """
+    import torch
+
+    zeros = _zeros_per_output(codes)
+    equal = bool(torch.equal(torch.as_tensor(w_pos).cpu(), torch.as_tensor(w_neg).cpu()))
+    binary = equal and not zeros.any()
+    values = torch.as_tensor(w_pos).numel() * (1 if equal else 2)
+    return WeightInfo(
+        codes.numel(),
+        zeros,
+        "binary" if binary else "ternary",
+        1.0 if binary else float(TERNARY_STORED_BITS),
+        values,
+        1 if equal else 2,
+        codes.numel() + values if parameters is None else parameters,
+    )
+
+
+def _zeros_per_output(weight: Tensor) -> NDArray[np.int64]:
+    import torch
+
+    if weight.device.type == "meta" or weight.numel() == 0:
+        return np.zeros(weight.shape[0] if weight.dim() else 1, dtype=np.int64)
+    rows = weight.detach().reshape(weight.shape[0] if weight.dim() > 1 else 1, -1)
+    nonzeros = torch.count_nonzero(rows, dim=1)
+    counted: NDArray[np.int64] = (rows.shape[1] - nonzeros).cpu().numpy().astype(np.int64)
+    return counted
