@@ -11,7 +11,7 @@ from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.document import Block, FigureView, Front, TableView
 from ttq_energy.reporting.formatting import interval, listed, percent
 from ttq_energy.reporting.frames import each_row
-from ttq_energy.reporting.tables.gather import BASELINE, is_ternary, variant_order
+from ttq_energy.reporting.tables.gather import baseline_of, is_ternary, variant_order
 from ttq_energy.reporting.tables.measured import of_main_domain
 from ttq_energy.run import Run
 
@@ -60,7 +60,7 @@ def headline(run: Run) -> Headline:
     the first variant), gross energy of the main domain.
     """
     against = tables.comparisons(run)
-    against = against[against["baseline"] == BASELINE]
+    against = against[against["baseline"] == baseline_of(run)]
     against = against[against["ratio"].notna()]
     energy = of_main_domain(against[against["quantity"] == "gross_energy"], run)
     for provenance in MEASURED:
@@ -94,7 +94,7 @@ def _first(run: Run, frame: pd.DataFrame) -> Mapping[str, Any] | None:
 def headline_variant(run: Run, variants: list[str]) -> str:
     """``ttq``, else the first ternary variant, else the first that is not the baseline."""
     ternary = [v for v in variants if is_ternary(run, v)]
-    others = [v for v in variants if v != BASELINE]
+    others = [v for v in variants if v != baseline_of(run)]
     return "ttq" if "ttq" in variants else (ternary or others or variants)[0]
 
 
@@ -117,7 +117,7 @@ def front(run: Run) -> Front:
 def answer(run: Run, chosen: Headline | None = None) -> str:
     """The answer in one sentence."""
     chosen = chosen or headline(run)
-    row = chosen.row
+    row, base = chosen.row, baseline_of(run)
     if chosen.kind == "nothing":
         return "Nothing has been measured, trained or estimated yet."
     if chosen.kind == "accuracy":
@@ -127,7 +127,7 @@ def answer(run: Run, chosen: Headline | None = None) -> str:
     if chosen.kind == "estimate":
         return (
             f"On the target `{row['target']}`, {row['model']} as `{row['variant']}` is modelled "
-            f"to take {ratio} times the energy of `{BASELINE}` per inference{right}; nothing was "
+            f"to take {ratio} times the energy of `{base}` per inference{right}; nothing was "
             "measured."
         )
     where = (
@@ -136,12 +136,12 @@ def answer(run: Run, chosen: Headline | None = None) -> str:
     )
     if chosen.kind == "energy":
         return (
-            f"{where} takes {ratio} times the energy of `{BASELINE}` per inference "
+            f"{where} takes {ratio} times the energy of `{base}` per inference "
             f"({row['provenance']}, {row['domain']}, gross): "
             f"{_ENERGY_VERDICT[str(row['verdict'])]}{right}."
         )
     return (
-        f"{where} takes {ratio} times the time of `{BASELINE}` per inference (timed): "
+        f"{where} takes {ratio} times the time of `{base}` per inference (timed): "
         f"{_TIME_VERDICT[str(row['verdict'])]}{right}; what it saves in joules was not measured."
     )
 
@@ -149,7 +149,7 @@ def answer(run: Run, chosen: Headline | None = None) -> str:
 def _at_accuracy(run: Run, model: str, variant: str) -> str:
     rows = tables.accuracy(run)
     found = {r.variant: r for r in each_row(rows[rows["model"] == model])}
-    mine, base = found.get(variant), found.get(BASELINE)
+    mine, base = found.get(variant), found.get(baseline_of(run))
     if mine is None:
         return ""
     text = f", at an accuracy of {_percent(mine)}"
@@ -165,7 +165,7 @@ def _accuracy_answer(run: Run) -> str:
     variant = headline_variant(run, list(rows["variant"]))
     row = rows[rows["variant"] == variant].iloc[0]
     against = _at_accuracy(run, row["model"], variant).removeprefix(", at an accuracy of ")
-    against = against.replace("against", f"against `{BASELINE}`'s")
+    against = against.replace("against", f"against `{baseline_of(run)}`'s")
     return (
         f"{row['model']} as `{variant}` reaches an accuracy of {against}; no energy was measured "
         "or estimated."
@@ -200,7 +200,7 @@ def notices(run: Run) -> list[str]:
 
 
 def _status_notice(run: Run) -> str:
-    if run.status == "complete":
+    if run.status in ("complete", "trained"):
         return ""
     word = {"interrupted": "was interrupted", "failed": "failed"}.get(run.status, "is unfinished")
     done = dict.fromkeys(str(stage).partition("|")[0] for stage in run.manifest["stages"])
@@ -268,7 +268,7 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
             "is less), with 95 % intervals."
             + " Hatched bars are modelled."
             * bool((rows["provenance"] == "modelled").any()),
-            _alt(rows),
+            _alt(rows, baseline_of(run)),
             partial(plots.ratios, rows),
         )
     if chosen.kind == "estimate":
@@ -278,8 +278,8 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
             "answer",
             "Modelled energy per inference relative to full precision, with the range that the "
             "targets' coefficients leave.",
-            _alt(frame.assign(baseline=BASELINE, quantity="energy")),
-            partial(plots.ratio_by_place, frame),
+            _alt(frame.assign(quantity="energy"), baseline_of(run)),
+            partial(plots.ratio_by_place, frame, baseline=baseline_of(run)),
         )
     if chosen.kind == "accuracy":
         frame = tables.accuracy(run)
@@ -299,7 +299,7 @@ def front_comparisons(run: Run, model: str) -> pd.DataFrame:
     import pandas as pd
 
     frame = tables.comparisons(run)
-    frame = frame[(frame["baseline"] == BASELINE) & (frame["model"] == model)]
+    frame = frame[(frame["baseline"] == baseline_of(run)) & (frame["model"] == model)]
     frame = frame[frame["ratio"].notna()]
     energy = of_main_domain(frame[frame["quantity"] == "gross_energy"], run)
     for provenance in (*MEASURED, "modelled"):
@@ -313,14 +313,14 @@ def front_comparisons(run: Run, model: str) -> pd.DataFrame:
     return both.sort_values("batch_size", kind="stable").reset_index(drop=True)
 
 
-def _alt(frame: pd.DataFrame) -> str:
+def _alt(frame: pd.DataFrame, base: str) -> str:
     texts = [
         f"{r.variant}, {str(r.quantity).replace('_', ' ')} at "
         f"{f'batch size {r.batch_size}' if r.batch_size else r.where}: "
         f"{interval(r.ratio, r.ratio_low, r.ratio_high)} ({r.provenance})"
         for r in each_row(frame)
     ]
-    return f"Ratios to {BASELINE}. {'; '.join(texts)}."
+    return f"Ratios to {base}. {'; '.join(texts)}."
 
 
 def beside(run: Run, chosen: Headline) -> str:
@@ -343,7 +343,9 @@ def beside(run: Run, chosen: Headline) -> str:
             told.append(f"of the {name} `{best['variant']}` takes the least {what}, {ratio}")
     if not told:
         return ""
-    sentence = f"At batch size {chosen.row['batch_size']}, {listed(told)} times `{BASELINE}`'s."
+    sentence = (
+        f"At batch size {chosen.row['batch_size']}, {listed(told)} times `{baseline_of(run)}`'s."
+    )
     return sentence
 
 
@@ -352,12 +354,13 @@ def summary_view(run: Run, chosen: Headline) -> TableView | None:
     frame = summary_rows(run, chosen)
     if frame.empty:
         return None
+    base = baseline_of(run)
     columns = [views.text("variant", "variant"), views.percent("accuracy", "accuracy")]
     if frame["ratio"].notna().any():
         how = str(frame["provenance"].dropna().iloc[0])
-        columns += [views.interval("ratio", f"energy ÷ {BASELINE} ({how})"), views.verdict()]
+        columns += [views.interval("ratio", f"energy ÷ {base} ({how})"), views.verdict()]
     if frame["time_ratio"].notna().any():
-        columns.append(views.interval("time_ratio", f"latency ÷ {BASELINE} (timed)"))
+        columns.append(views.interval("time_ratio", f"latency ÷ {base} (timed)"))
     place = (
         f"at batch size {chosen.row['batch_size']}"
         if "batch_size" in chosen.row

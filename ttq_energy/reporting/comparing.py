@@ -11,7 +11,7 @@ from ttq_energy.reporting.answer import QUESTION, answer, device, notices, senso
 from ttq_energy.reporting.document import Block, FigureView, Front, Report, Section
 from ttq_energy.reporting.formatting import ends, interval, listed
 from ttq_energy.reporting.frames import each_row
-from ttq_energy.reporting.tables.gather import BASELINE, gather, run_names
+from ttq_energy.reporting.tables.gather import gather, run_names
 from ttq_energy.run import Run
 
 if TYPE_CHECKING:
@@ -89,11 +89,7 @@ def _answer(runs: Sequence[Run], table: pd.DataFrame) -> str:
         ("gross_energy", ("integrated",)),
         ("latency", ("timed",)),
     ):
-        rows = table[
-            (table["quantity"] == quantity)
-            & table["provenance"].isin(kinds)
-            & (table["baseline"] == BASELINE)
-        ]
+        rows = table[(table["quantity"] == quantity) & table["provenance"].isin(kinds)]
         if rows.empty:
             continue
         rows = rows[rows["runs"] == rows["runs"].max()]
@@ -113,7 +109,7 @@ def _answer(runs: Sequence[Run], table: pd.DataFrame) -> str:
         ]
         return (
             f"{row.model} as `{row.variant}`, at batch size {row.batch_size}, takes {span} times "
-            f"the {what} of `{BASELINE}` per inference over {row.runs} of {len(runs)} runs "
+            f"the {what} of `{row.baseline}` per inference over {row.runs} of {len(runs)} runs "
             f"({row.provenance}; the outermost ends of the 95 % intervals): it {listed(parts)} of "
             "them."
         )
@@ -124,7 +120,7 @@ def _answer(runs: Sequence[Run], table: pd.DataFrame) -> str:
 def _across_view(table: pd.DataFrame) -> Block:
     return views.table(
         "across_runs",
-        f"Each comparison with {BASELINE} over the runs: how many gave which verdict, and the "
+        "Each comparison with the baseline over the runs: how many gave which verdict, and the "
         "outermost ends of their 95 % intervals. Ratios of different machines are not averaged.",
         table,
         [
@@ -148,13 +144,12 @@ def _figures(runs: Sequence[Run], quantity: str) -> list[Block]:
     from ttq_energy.reporting.tables.comparing import main_comparisons
 
     frame = gather(list(runs), main_comparisons)
-    frame = frame[
-        (frame["quantity"] == quantity) & (frame["baseline"] == BASELINE) & frame["ratio"].notna()
-    ]
+    frame = frame[(frame["quantity"] == quantity) & frame["ratio"].notna()]
     blocks: list[Block] = []
     for provenance, group in frame.groupby("provenance", sort=False):
         ordered = group.sort_values(["model", "batch_size"], kind="stable")
         what = _WORDS[quantity]
+        bases = listed(list(dict.fromkeys(group["baseline"])), "or")
         texts = [
             f"{r.run}, {r.variant}, batch size {r.batch_size}: "
             f"{interval(r.ratio, r.ratio_low, r.ratio_high)}"
@@ -164,7 +159,7 @@ def _figures(runs: Sequence[Run], quantity: str) -> list[Block]:
         blocks.append(
             FigureView(
                 f"runs-{quantity}-{provenance}",
-                f"Ratio to {BASELINE} in {what} per inference by run ({provenance}{hatched}), "
+                f"Ratio to {bases} in {what} per inference by run ({provenance}{hatched}), "
                 "with 95 % intervals.",
                 f"{'; '.join(texts)}.",
                 partial(plots.ratios_by_run, ordered),
@@ -209,7 +204,7 @@ def _accuracy(runs: Sequence[Run]) -> Section | None:
     columns = [
         views.text("variant", "variant"),
         views.percent("accuracy", "accuracy"),
-        views.points("change", f"change from {BASELINE}"),
+        views.points("change", "change from the baseline"),
         views.count("seeds", "seeds"),
         views.count("examples", "test examples"),
     ]
@@ -317,7 +312,7 @@ def _estimates(runs: Sequence[Run]) -> Section | None:
             views.text("target", "target"),
             views.text("variant", "variant"),
             views.interval("energy_j", "energy", "J"),
-            views.interval("ratio", f"energy ÷ {BASELINE}"),
+            views.interval("ratio", "energy ÷ baseline"),
             views.verdict(),
             views.text("reason", "what makes the difference", wide=True),
         ],

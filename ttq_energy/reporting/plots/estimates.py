@@ -93,12 +93,15 @@ def component_bars(
         return figure
 
 
-def ratio_by_place(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
-    """Energy ratios to full precision: measured here, solid, beside modelled targets, hatched.
+def ratio_by_place(
+    frame: pd.DataFrame, width: float = FULL_IN, *, baseline: str = "fp32"
+) -> Figure:
+    """Energy ratios to the baseline: measured here, solid, beside modelled targets, hatched.
 
     Args:
         frame: rows of ``tables.measured_and_modelled`` of one model.
         width: of the figure in inches.
+        baseline: what the ratios divide by, for the label.
     """
     places = list(
         dict.fromkeys(zip(frame["where"], frame["batch_size"], frame["provenance"], strict=True))
@@ -141,7 +144,7 @@ def ratio_by_place(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         axes.set_ylim(-len(places) + 0.45, 0.55)
         axes.set_xlim(left=0.0)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("energy per inference ÷ fp32")
+        axes.set_xlabel(f"energy per inference ÷ {baseline}")
         handles = [Patch(facecolor=variant_color(v), label=v) for v in variants]
         figure.legend(
             handles=handles, loc="outside upper right", ncols=legend_columns(width, variants)

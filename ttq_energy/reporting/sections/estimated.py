@@ -12,7 +12,7 @@ from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, number, quantity
 from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.sections.measured import _slug
-from ttq_energy.reporting.tables.gather import BASELINE
+from ttq_energy.reporting.tables.gather import baseline_of
 from ttq_energy.run import Run
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def per_layer(run: Run) -> Section | None:
     layers = tables.layers(run)
     if layers.empty:
         return None
-    totals = tables.layer_totals(run)
+    totals, base = tables.layer_totals(run), baseline_of(run)
     blocks: list[Block] = [
         views.table(
             "layer_totals",
@@ -47,7 +47,7 @@ def per_layer(run: Run) -> Section | None:
     ]
     for model, group in layers.groupby("model", sort=False):
         ternary = headline_variant(run, list(dict.fromkeys(group["variant"])))
-        shown = group[group["variant"].isin([BASELINE, ternary])]
+        shown = group[group["variant"].isin([base, ternary])]
         counted = totals[totals["model"] == model]
         texts = [
             f"{r.variant}: {quantity(r.multiplies, 'multiplies', 3)}, {quantity(r.adds, 'adds', 3)}"
@@ -56,7 +56,7 @@ def per_layer(run: Run) -> Section | None:
         blocks.append(
             FigureView(
                 f"layers-{_slug(model)}",
-                f"Layers of {model}: what one inference needs in `{BASELINE}` and `{ternary}`.",
+                f"Layers of {model}: what one inference needs in `{base}` and `{ternary}`.",
                 f"{'; '.join(texts)}.",
                 partial(plots.layer_bars, shown),
             )
@@ -93,6 +93,7 @@ def _layer_table(model: str, variant: str, group: pd.DataFrame) -> Block:
 def targets(run: Run) -> Section | None:
     """Modelled energy on every target, with ranges and the reasons for the ratio."""
     totals, parts = tables.estimate_totals(run), tables.estimate_components(run)
+    base = baseline_of(run)
     if totals.empty:
         return None
     blocks: list[Block] = [
@@ -120,10 +121,10 @@ def targets(run: Run) -> Section | None:
                 views.text("target", "target"),
                 views.text("variant", "variant"),
                 views.interval("energy_j", "energy", "J"),
-                views.interval("ratio", f"energy ÷ {BASELINE}"),
+                views.interval("ratio", f"energy ÷ {base}"),
                 views.verdict(),
                 views.value("latency_s", "latency", "s"),
-                views.value("latency_ratio", f"latency ÷ {BASELINE}", digits=2),
+                views.value("latency_ratio", f"latency ÷ {base}", digits=2),
             ],
         )
     )
@@ -132,7 +133,7 @@ def targets(run: Run) -> Section | None:
         blocks.append(
             views.table(
                 "estimate_reasons",
-                f"Why: each component's part in the change, in percent of {BASELINE}'s energy.",
+                f"Why: each component's part in the change, in percent of {base}'s energy.",
                 reasons[["model", "target", "variant", "ratio", "reason"]],
                 [
                     views.text("target", "target"),
@@ -175,7 +176,7 @@ def _alt(totals: pd.DataFrame) -> str:
 
 def measured_against_modelled(run: Run) -> Section | None:
     """The ratios measured here beside those modelled for the targets."""
-    frame = tables.measured_and_modelled(run)
+    frame, base = tables.measured_and_modelled(run), baseline_of(run)
     here, there = frame[frame["batch_size"] > 0], frame[frame["batch_size"] == 0]
     if not (here["provenance"] != "modelled").any() or there.empty:
         return None
@@ -193,17 +194,17 @@ def measured_against_modelled(run: Run) -> Section | None:
         blocks.append(
             FigureView(
                 f"measured-modelled-{_slug(model)}",
-                f"Energy per inference of {model} relative to {BASELINE}: measured on this "
+                f"Energy per inference of {model} relative to {base}: measured on this "
                 "machine (solid) and modelled on the targets (hatched), with 95 % intervals and "
                 "ranges.",
                 f"{'; '.join(texts)}.",
-                partial(plots.ratio_by_place, group),
+                partial(plots.ratio_by_place, group, baseline=base),
             )
         )
     blocks.append(
         views.table(
             "measured_modelled",
-            f"Energy ÷ {BASELINE}, measured here and modelled elsewhere.",
+            f"Energy ÷ {base}, measured here and modelled elsewhere.",
             frame,
             [
                 views.text("variant", "variant"),

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ttq_energy.reporting.carbon import country_factor
-from ttq_energy.reporting.tables.gather import BASELINE, Runs, gather, in_order, once
+from ttq_energy.reporting.tables.gather import Runs, baseline_of, gather, in_order, once
 from ttq_energy.reporting.tables.measured import _energy, of_main_domain
 from ttq_energy.run import Run
 
@@ -79,12 +79,14 @@ def estimate_totals(runs: Runs) -> pd.DataFrame:
     """Modelled energy and latency of one inference on every target.
 
     Columns: model, target, variant, energy_j, energy_low_j, energy_high_j, latency_s, ratio,
-    ratio_low, ratio_high (variant / fp32 in energy), latency_ratio, verdict, reason.
+    ratio_low, ratio_high (variant / baseline in energy), latency_ratio, verdict, reason.
 
     The ratio's range takes every coefficient to the ends of its own 95 % range: coefficients of
     storage, which are one and the same hardware for both variants (told by the same relative
-    range), move together; those of arithmetic and decoding move apart. ``reason`` says which
-    components make the difference.
+    range), move together; those of arithmetic and decoding move apart. Where run.json holds
+    ``estimate_ratios`` (a list of model, target, variant, ratio, ratio_low, ratio_high, verdict),
+    the energy model's own ranges take their place. ``reason`` says which components make the
+    difference.
     """
     return gather(runs, _estimate_totals)
 
@@ -99,32 +101,45 @@ def _estimate_totals(run: Run) -> pd.DataFrame:
         .groupby(["model", "target", "variant"], sort=False)["latency_s"]
         .sum(min_count=1)
     )
+    first = baseline_of(run)
     rows = []
     for (model, target), group in parts.groupby(["model", "target"], sort=False):
         by_variant = {
             str(v): part.set_index("component")[_RANGE]
             for v, part in group.groupby("variant", sort=False)
         }
-        base = by_variant.get(BASELINE)
+        base = by_variant.get(first)
         for variant, part in by_variant.items():
             total = {name: float(part[name].sum()) for name in _RANGE}
             latency = float(times.get((model, target, variant), math.nan))
             row: dict[str, Any] = {"model": model, "target": target, "variant": variant, **total}
             row["latency_s"] = latency
-            if base is not None and variant != BASELINE and base["energy_j"].sum() > 0:
+            if base is not None and variant != first and base["energy_j"].sum() > 0:
                 low, high = ratio_range(part, base)
                 row["ratio"] = total["energy_j"] / float(base["energy_j"].sum())
                 row["ratio_low"], row["ratio_high"] = low, high
-                row["latency_ratio"] = latency / float(
-                    times.get((model, target, BASELINE), math.nan)
-                )
+                row["latency_ratio"] = latency / float(times.get((model, target, first), math.nan))
                 row["verdict"] = "saves" if high < 1 else "costs" if low > 1 else "undecided"
                 row["reason"] = reason(part["energy_j"], base["energy_j"])
             rows.append(row)
     columns = ["model", "target", "variant", *_RANGE, "latency_s", "ratio", "ratio_low"]
     columns += ["ratio_high", "latency_ratio", "verdict", "reason"]
+    _take_recorded(rows, run)
     table = pd.DataFrame(rows, columns=columns).fillna({"verdict": "", "reason": ""})
     return in_order(table, run, ["model", "target", "variant"])
+
+
+def _take_recorded(rows: list[dict[str, Any]], run: Run) -> None:
+    """Put the ratios that the energy model recorded in place of those made from components."""
+    recorded = {
+        tuple(str(entry.get(key)) for key in ("model", "target", "variant")): entry
+        for entry in run.manifest.get("estimate_ratios") or []
+        if isinstance(entry, dict) and entry.get("baseline", baseline_of(run)) == baseline_of(run)
+    }
+    names = ("ratio", "ratio_low", "ratio_high", "latency_ratio", "verdict")
+    for row in rows:
+        entry = recorded.get((str(row["model"]), str(row["target"]), str(row["variant"])), {})
+        row.update({name: entry[name] for name in names if entry.get(name) is not None})
 
 
 def ratio_range(variant: pd.DataFrame, base: pd.DataFrame) -> tuple[float, float]:
@@ -200,7 +215,7 @@ def _measured_and_modelled(run: Run) -> pd.DataFrame:
 
     measured = of_main_domain(run.comparisons, run)
     measured = measured[
-        (measured["quantity"] == "gross_energy") & (measured["baseline"] == BASELINE)
+        (measured["quantity"] == "gross_energy") & (measured["baseline"] == baseline_of(run))
     ].rename(columns={"device": "where"})
     modelled = _estimate_totals(run).rename(columns={"target": "where"})
     modelled = modelled[modelled["ratio"].notna()]

@@ -89,13 +89,26 @@ def gather(runs: Runs, read: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
 
+def baseline_of(run: Run) -> str:
+    """What the run divides by: ``fp32``, or what its comparisons name, or its first variant."""
+    names = _variant_names(run)
+    compared = [str(name) for name in run.comparisons["baseline"].unique()]
+    if BASELINE in names or not (compared or names):
+        return BASELINE
+    return (compared or names)[0]
+
+
 def variant_order(run: Run) -> list[str]:
     """The variants in the study's order, the baseline first; strangers last, in theirs."""
+    first = baseline_of(run)
+    return sorted(_variant_names(run), key=lambda name: name != first)
+
+
+def _variant_names(run: Run) -> list[str]:
     names = list(run.manifest.get("variants") or {})
     for table in ("measurements", "training", "estimates", "layers"):
         names += [str(v) for v in run.tables[table]["variant"].unique()]
-    unique = list(dict.fromkeys(names))
-    return sorted(unique, key=lambda name: name != BASELINE)
+    return list(dict.fromkeys(names))
 
 
 def in_order(frame: pd.DataFrame, run: Run, keys: Sequence[str]) -> pd.DataFrame:
@@ -115,13 +128,15 @@ def in_order(frame: pd.DataFrame, run: Run, keys: Sequence[str]) -> pd.DataFrame
 
 
 def is_ternary(run: Run, variant: str) -> bool:
-    """Whether a variant's weights are ternary, by the manifest or, failing that, by its name."""
+    """Whether a variant's weights are ternary, by its quantizer or, unknown, by name and kernel."""
     entry = (run.manifest.get("variants") or {}).get(variant)
     if isinstance(entry, dict) and "quantizer" in entry:
         quantizer = entry["quantizer"]
         kind = quantizer.get("type") if isinstance(quantizer, dict) else quantizer
         return str(kind) in TERNARY_TYPES
-    return variant.startswith(("ttq", "twn"))
+    kernels = entry.get("kernels") if isinstance(entry, dict) else None
+    ran = " ".join(map(str, kernels.values())) if isinstance(kernels, dict) else ""
+    return variant.startswith(("ttq", "twn")) or "ttq-energy" in ran
 
 
 def source_of(run: Run, variant: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ttq_energy.reporting.tables.gather import BASELINE, Runs, gather, in_order, once
+from ttq_energy.reporting.tables.gather import Runs, gather, in_order, once
 from ttq_energy.run import Run
 
 if TYPE_CHECKING:
@@ -197,12 +197,6 @@ def _traces(run: Run) -> pd.DataFrame:
     joined["valid"] = joined["valid"].astype("boolean")
     joined["invalid_reason"] = joined["invalid_reason"].fillna("")
     return joined.reset_index(drop=True)
-
-
-def baselines(frame: pd.DataFrame) -> list[str]:
-    """Baselines in a comparisons table, full precision first."""
-    names: list[Any] = list(frame["baseline"].unique())
-    return sorted(map(str, names), key=lambda name: name != BASELINE)
 
 
 def _first(column: pd.Series) -> str:

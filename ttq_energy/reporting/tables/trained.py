@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ttq_energy.reporting.tables.gather import (
     BASELINE,
     Runs,
+    baseline_of,
     gather,
     in_order,
     is_ternary,
@@ -48,7 +49,8 @@ def _accuracy(run: Run) -> pd.DataFrame:
     ]
     columns = ["model", "variant", "accuracy", "accuracy_low", "accuracy_high", "seeds", "examples"]
     table = pd.DataFrame(rows, columns=columns)
-    base = {row["model"]: row for row in rows if row["variant"] == BASELINE}
+    first = baseline_of(run)
+    base = {row["model"]: row for row in rows if row["variant"] == first}
     changes = [_change(row, base.get(row["model"])) for row in rows]
     extra = pd.DataFrame(changes, columns=["change", "change_low", "change_high"])
     return in_order(pd.concat([table, extra], axis=1), run, ["model", "variant"])
@@ -76,7 +78,7 @@ def _over_seeds(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def _change(row: dict[str, Any], base: dict[str, Any] | None) -> tuple[float, float, float]:
-    if base is None or row["variant"] == BASELINE:
+    if base is None or row["variant"] == base["variant"]:
         return (math.nan,) * 3
     change = row["accuracy"] - base["accuracy"]
     down = math.hypot(
