@@ -66,7 +66,9 @@ def quantize_rows_kernel(
     for start in tl.range(0, padded_columns, BLOCK):
         x = tl.load(x_at + start + source, mask=start + source < columns, other=0.0)
         y = quantized(x.to(tl.float32), maximum + tl.zeros((BLOCK,), tl.float32), finite)
-        tl.store(y_ptr + row * padded_columns + start + lanes, y, mask=start + lanes < padded_columns)
+        tl.store(
+            y_ptr + row * padded_columns + start + lanes, y, mask=start + lanes < padded_columns
+        )
 
 
 @triton.jit

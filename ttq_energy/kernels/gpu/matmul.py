@@ -184,7 +184,9 @@ def vector_kernel(
     each = tl.cdiv(chunks, parts)
     first = part * each
     for chunk in tl.range(first, tl.minimum(first + each, chunks)):
-        words = tl.load(words_at + chunk * chunk_stride, mask=row_inside[:, None], other=0).to(tl.int32)
+        words = tl.load(words_at + chunk * chunk_stride, mask=row_inside[:, None], other=0).to(
+            tl.int32
+        )
         for block in tl.static_range(8):
             column = (chunk * 8 + block) * G + lanes
             if WHOLE:

@@ -133,7 +133,9 @@ def _parts(problem: Problem, tiles: int, processors: int, waves: Iterable[float]
     """Numbers of parts that fill the processors about ``waves`` times; each has a chunk or more."""
     limit = min(problem.chunks, LARGEST_PARTS)
     wanted = (round(wave * processors / tiles) for wave in waves)
-    even = (math.ceil(problem.chunks / math.ceil(problem.chunks / p)) for p in _within(wanted, limit))
+    even = (
+        math.ceil(problem.chunks / math.ceil(problem.chunks / p)) for p in _within(wanted, limit)
+    )
     return list(dict.fromkeys(even))
 
 
@@ -162,7 +164,13 @@ def _vectors(problem: Problem, products: str, processors: int) -> Iterator[Path]
 
 
 def _many(problem: Problem, products: str, processors: int) -> Iterator[Path]:
-    tiles_of = ((128, 128, 8, 3), (128, 256, 8, 3), (128, 64, 4, 4), (64, 128, 4, 4), (64, 64, 4, 4))
+    tiles_of = (
+        (128, 128, 8, 3),
+        (128, 256, 8, 3),
+        (128, 64, 4, 4),
+        (64, 128, 4, 4),
+        (64, 64, 4, 4),
+    )
     for rows, width, warps, stages in tiles_of:
         if (rows > 64 and problem.rows <= 64) or (width > 64 and problem.batch <= width // 2):
             continue
