@@ -2,14 +2,15 @@
 #include "kernels.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
+#include "simd_x86.h"
 
 #define VECTOR_BYTES 32
 
 namespace ttq::avx2 {
 
 #include "common_kernels.h"
-#include "panel_avx2.h"
+#include "panel_float_avx2.h"
+#include "panel_short_avx2.h"
 
 static const Kernels kKernels = {
     "avx2",

@@ -1,2 +1,39 @@
+// The kernels for AVX-512 (F, BW, DQ, VL).
 #include "kernels.h"
+
+#if defined(__AVX512BW__) || defined(TTQ_EMULATE)
+#include "simd_x86.h"
+
+#define VECTOR_BYTES 64
+
+namespace ttq::avx512 {
+
+#include "common_kernels.h"
+#include "panel_avx512.h"
+
+static const Kernels kKernels = {
+    "avx512",
+    VECTOR_BYTES,
+    10,
+    kNever,
+    largest,
+    quantize,
+    lane_tables<float>,
+    lane_tables<int16_t>,
+    lane_lookup_float,
+    lane_lookup_short,
+    finish_float,
+    finish_int,
+    panel_tables_plain,
+    panel_tables_short,
+    panel_float,
+    panel_short,
+    dense_rows,
+};
+
+}  // namespace ttq::avx512
+
+const ttq::Kernels* ttq::avx512_kernels() { return &avx512::kKernels; }
+#else
 const ttq::Kernels* ttq::avx512_kernels() { return nullptr; }
+#endif

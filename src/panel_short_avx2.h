@@ -1,51 +1,6 @@
-// Panel kernels by vpshufb: 32 rows a vector. Included by isa_*.cpp inside its own namespace.
+// The int8 panel kernel by vpshufb: 32 rows a vector. Included by isa_*.cpp inside its own
+// namespace, after panel_float_avx2.h.
 #include "panel_tables_x86.h"
-
-static inline __m256i table_plane(const void* tables, int64_t group, int plane) {
-  const uint8_t* place = static_cast<const uint8_t*>(tables) + group * kPanelTableBytes;
-  return _mm256_broadcastsi128_si256(
-      _mm_load_si128(reinterpret_cast<const __m128i*>(place) + plane));
-}
-
-// Looks up 32 floats byte plane by byte plane; interleaving the planes makes floats again.
-static inline void add_floats(const __m256i planes[4], __m256i index, __m256 sums[4]) {
-  const __m256i b0 = _mm256_shuffle_epi8(planes[0], index);
-  const __m256i b1 = _mm256_shuffle_epi8(planes[1], index);
-  const __m256i b2 = _mm256_shuffle_epi8(planes[2], index);
-  const __m256i b3 = _mm256_shuffle_epi8(planes[3], index);
-  const __m256i low0 = _mm256_unpacklo_epi8(b0, b1), low1 = _mm256_unpackhi_epi8(b0, b1);
-  const __m256i high0 = _mm256_unpacklo_epi8(b2, b3), high1 = _mm256_unpackhi_epi8(b2, b3);
-  sums[0] = _mm256_add_ps(sums[0], _mm256_castsi256_ps(_mm256_unpacklo_epi16(low0, high0)));
-  sums[1] = _mm256_add_ps(sums[1], _mm256_castsi256_ps(_mm256_unpackhi_epi16(low0, high0)));
-  sums[2] = _mm256_add_ps(sums[2], _mm256_castsi256_ps(_mm256_unpacklo_epi16(low1, high1)));
-  sums[3] = _mm256_add_ps(sums[3], _mm256_castsi256_ps(_mm256_unpackhi_epi16(low1, high1)));
-}
-
-// sums[v] holds rows 4v..4v+3 in its low and rows 16+4v..16+4v+3 in its high half.
-static inline void store_floats(const __m256 sums[4], float* out) {
-  for (int v = 0; v < 4; v++) {
-    _mm_storeu_ps(out + 4 * v, _mm256_castps256_ps128(sums[v]));
-    _mm_storeu_ps(out + 16 + 4 * v, _mm256_extractf128_ps(sums[v], 1));
-  }
-}
-
-static void panel_float(const void* tables, const uint8_t* codes, int64_t groups, float* pos,
-                        float* neg) {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  for (int half = 0; half < kPanelRows; half += 32) {
-    __m256 p[4] = {}, n[4] = {};
-    for (int64_t g = 0; g < groups; g++) {
-      const __m256i code = _mm256_loadu_si256(
-          reinterpret_cast<const __m256i*>(codes + g * kPanelRows + half));
-      const __m256i planes[4] = {table_plane(tables, g, 0), table_plane(tables, g, 1),
-                                 table_plane(tables, g, 2), table_plane(tables, g, 3)};
-      add_floats(planes, _mm256_and_si256(code, nibble), p);
-      add_floats(planes, _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble), n);
-    }
-    store_floats(p, pos + half);
-    store_floats(n, neg + half);
-  }
-}
 
 // Byte sums of one digit widen to 16 bits: even rows and odd rows.
 static inline void widen(__m256i bytes, __m256i sums[2]) {

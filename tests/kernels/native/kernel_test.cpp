@@ -1,0 +1,177 @@
+// Compares the kernels named on the command line with the portable ones on random input, bit for
+// bit; exits 0 when all agree. Built by tests/kernels, also with emulated or foreign instruction
+// sets, so it asks no CPU what it has.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "operators.h"
+#include "parallel.h"
+
+namespace {
+
+using namespace ttq;
+
+std::mt19937 random_bits(7);
+int failures = 0;
+
+int64_t pick(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(random_bits);
+}
+
+void check(bool good, const char* kernels, const std::string& what) {
+  if (good) return;
+  failures++;
+  std::printf("%s: %s differs from portable\n", kernels, what.c_str());
+}
+
+std::vector<float> floats(int64_t count) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random_bits);
+  return values;
+}
+
+std::vector<int8_t> random_codes(int64_t count) {
+  std::vector<int8_t> codes(count);
+  for (int8_t& code : codes) code = static_cast<int8_t>(pick(-1, 1));
+  return codes;
+}
+
+bool near(const std::vector<float>& a, const std::vector<float>& b, double tolerance) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < a.size(); i++) {
+    difference += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+    size += double(b[i]) * b[i];
+  }
+  return std::sqrt(difference) <= tolerance * std::sqrt(size);
+}
+
+struct Layer {
+  Layer(int64_t rows, int64_t columns, bool quantized) {
+    const std::vector<int8_t> codes = random_codes(rows * columns);
+    packed.resize(rows * ((columns + 3) / 4));
+    pack(codes.data(), rows, columns, packed.data(), 1);
+    pos = floats(rows);
+    neg = floats(rows);
+    bias = floats(rows);
+    weights = {packed.data(), rows,        columns,      pos.data(),
+               neg.data(),    bias.data(), pick(0, 1) == 1, quantized};
+  }
+  std::vector<uint8_t> packed;
+  std::vector<float> pos, neg, bias;
+  Weights weights;
+};
+
+void test_linear(const Kernels& kernels, bool quantized) {
+  const int64_t rows = pick(1, 200), columns = pick(1, 700), count = pick(1, 80);
+  const Layer layer(rows, columns, quantized);
+  const std::vector<float> x = floats(count * columns);
+  std::vector<float> y(count * rows), expected(count * rows);
+  linear(kernels, layer.weights, x.data(), count, nullptr, y.data(), 1);
+  linear(*portable_kernels(), layer.weights, x.data(), count, nullptr, expected.data(), 1);
+  const bool good = quantized ? y == expected : near(y, expected, 1e-6);
+  check(good, kernels.name, "linear " + std::to_string(count) + " x " + std::to_string(columns) +
+                                " x " + std::to_string(rows));
+}
+
+void test_conv2d(const Kernels& kernels, bool quantized) {
+  Conv2dShape s{};
+  s.images = pick(1, 2);
+  s.groups = pick(1, 2);
+  const int64_t channels = pick(1, 9);
+  s.channels = channels * s.groups;
+  s.out_channels = pick(1, 40) * s.groups;
+  s.height = pick(5, 14);
+  s.width = pick(5, 30);
+  s.kernel_height = pick(1, 3);
+  s.kernel_width = pick(1, 3);
+  s.stride_height = pick(1, 2);
+  s.stride_width = pick(1, 3);
+  s.padding_height = pick(0, 2);
+  s.padding_width = pick(0, 1);
+  s.dilation_height = pick(1, 2);
+  s.dilation_width = pick(1, 2);
+  s.column_stride = 1;
+  s.row_stride = s.width;
+  s.channel_stride = s.height * s.width;
+  s.image_stride = s.channels * s.channel_stride;
+  auto size = [](int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+    return (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+  };
+  s.out_height = size(s.height, s.kernel_height, s.stride_height, s.padding_height, s.dilation_height);
+  s.out_width = size(s.width, s.kernel_width, s.stride_width, s.padding_width, s.dilation_width);
+  s.shared_tables = channels % 4 == 0;
+  const Layer layer(s.out_channels, channels * s.kernel_height * s.kernel_width, quantized);
+  const std::vector<float> x = floats(s.images * s.image_stride);
+  const int64_t outputs = s.images * s.out_channels * s.out_height * s.out_width;
+  std::vector<float> y(outputs), expected(outputs), residual = floats(outputs);
+  conv2d(kernels, layer.weights, s, x.data(), residual.data(), y.data(), 1);
+  conv2d(*portable_kernels(), layer.weights, s, x.data(), residual.data(), expected.data(), 1);
+  check(quantized ? y == expected : near(y, expected, 1e-6), kernels.name, "conv2d");
+}
+
+// Sums at the limits: all weights +1 and the largest activations, at the longest panel.
+void test_extremes(const Kernels& kernels) {
+  const int64_t rows = 70, columns = 4 * kPanelShortGroups + 4;
+  for (int sign : {-1, 1}) {
+    std::vector<int8_t> codes(rows * columns, static_cast<int8_t>(sign));
+    std::vector<uint8_t> packed(rows * columns / 4);
+    pack(codes.data(), rows, columns, packed.data(), 1);
+    const std::vector<float> ones(rows, 1.0f), x(columns, 2.54f);
+    std::vector<float> y(rows);
+    const Weights w{packed.data(), rows, columns, ones.data(), ones.data(), nullptr, false, true};
+    linear(kernels, w, x.data(), 1, nullptr, y.data(), 1);
+    const float expected = 2.54f / 127.0f * (sign * 127.0f * static_cast<float>(columns));
+    for (float value : y) check(value == expected, kernels.name, "the sum of extremes");
+  }
+}
+
+void test_small_parts(const Kernels& kernels) {
+  const int64_t count = pick(1, 300);
+  std::vector<float> x = floats(count);
+  check(kernels.largest(x.data(), count) == portable_kernels()->largest(x.data(), count),
+        kernels.name, "largest");
+  std::vector<int16_t> a(count), b(count);
+  kernels.quantize(x.data(), count, 20.5f, a.data());
+  portable_kernels()->quantize(x.data(), count, 20.5f, b.data());
+  check(a == b, kernels.name, "quantize");
+  x[pick(0, count - 1)] = NAN;
+  check(std::isnan(kernels.largest(x.data(), count)), kernels.name, "largest of NaN");
+  const int64_t rows = pick(1, 9);
+  const std::vector<float> weights = floats(rows * count), input = floats(count);
+  std::vector<float> y(rows), expected(rows);
+  kernels.dense_rows(input.data(), weights.data(), rows, count, y.data());
+  portable_kernels()->dense_rows(input.data(), weights.data(), rows, count, expected.data());
+  for (int64_t r = 0; r < rows; r++)
+    check(std::fabs(y[r] - expected[r]) < 1e-3f, kernels.name, "dense_rows");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Kernels* all[] = {avx512_kernels(), avx2_kernels(),         avx_vnni_kernels(),
+                          neon_kernels(),   neon_dotprod_kernels(), portable_kernels()};
+  for (int i = 1; i < argc; i++) {
+    const Kernels* kernels = nullptr;
+    for (const Kernels* candidate : all)
+      if (candidate && std::strcmp(candidate->name, argv[i]) == 0) kernels = candidate;
+    if (!kernels) {
+      std::printf("%s: not in this build\n", argv[i]);
+      return 2;
+    }
+    for (int round = 0; round < 40; round++) {
+      test_small_parts(*kernels);
+      for (bool quantized : {false, true}) {
+        test_linear(*kernels, quantized);
+        test_conv2d(*kernels, quantized);
+      }
+    }
+    test_extremes(*kernels);
+    std::printf("%s: %s\n", kernels->name, failures ? "FAILED" : "agrees with portable");
+  }
+  return failures ? 1 : 0;
+}
