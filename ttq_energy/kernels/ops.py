@@ -7,7 +7,7 @@ reference runs, which is differentiable with respect to the activations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -122,7 +122,9 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.float().contiguous()
+    if tensor is None or (tensor.dtype == torch.float32 and tensor.is_contiguous()):
+        return tensor
+    return tensor.float().contiguous()
 
 
 def _native_linear(
@@ -141,7 +143,7 @@ def _native_linear(
             x, packed, scale_pos, scale_neg, bias, residual, out_features, int8, relu
         )
     columns = x.shape[-1]
-    y = x.new_empty(*x.shape[:-1], out_features)
+    y = torch.empty((*x.shape[:-1], out_features), dtype=torch.float32)
     if y.numel() == 0:
         return y
     source, bias_, residual_ = x.contiguous(), _contiguous(bias), _contiguous(residual)
@@ -247,6 +249,21 @@ def _runs_natively(x: Tensor) -> bool:
     return x.dtype == torch.float32 and not (x.requires_grad and torch.is_grad_enabled())
 
 
+def _needs_dispatcher(x: Tensor) -> bool:
+    """Whether anything must see the operator: compiling, tracing, a mode, another device.
+
+    Everywhere else the native code is called straight away: torch's dispatcher costs an operator
+    implemented in Python several microseconds, as much as a small layer's arithmetic.
+    """
+    return (
+        type(x) is not Tensor
+        or not x.is_cpu
+        or torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
 def linear(
     x: Tensor,
     packed: Tensor,
@@ -259,7 +276,9 @@ def linear(
     relu: bool,
 ) -> Tensor:
     """(scale_pos P - scale_neg N) + bias + residual, ReLU: native where x allows."""
-    run = linear_operator if _runs_natively(x) else _reference_linear
+    run: Callable[..., Tensor] = _reference_linear
+    if _runs_natively(x):
+        run = linear_operator if _needs_dispatcher(x) else _native_linear
     return run(x, packed, scale_pos, scale_neg, bias, residual, out_features, int8, relu)
 
 
@@ -279,7 +298,9 @@ def conv2d(
     relu: bool,
 ) -> Tensor:
     """As :func:`linear`, for a convolution of weight ``shape`` (out, in/groups, kh, kw)."""
-    run = conv2d_operator if _runs_natively(x) else _reference_conv2d
+    run: Callable[..., Tensor] = _reference_conv2d
+    if _runs_natively(x):
+        run = conv2d_operator if _needs_dispatcher(x) else _native_conv2d
     return run(
         x,
         packed,
