@@ -103,7 +103,18 @@ def stub_nvml_library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nvml")
     library = folder / "libnvidia-ml.so.1"
     source = Path(__file__).parent / "stub_nvml.c"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-lm"]
+    command = [
+        compiler,
+        "-O1",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Werror",
+        "-o",
+        library,
+        source,
+        "-lm",
+    ]
     subprocess.run(command, check=True)
     return library
 

@@ -187,7 +187,8 @@ def _report(
         tell(f"   {row.covers}")
     tell()
     if any(row.provenance == "modelled" for row in rows):
-        tell(" The modelled joules are an estimate from the load: nothing here was measured in J.")
+        tell(" MODELLED joules are computed from the load, not measured: their brackets say how finely")
+        tell(" the model was read, not how far it is from the truth.")
     for message in monitor.messages:
         tell(f" {message}")
     if rows:
