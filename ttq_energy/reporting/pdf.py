@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def _section(section: Section, first: bool) -> dict[str, Any]:
 
 def _blocks(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     plain = [_block(block) for block in blocks]
-    for item, following in zip(plain, [*plain[1:], {"kind": "end"}], strict=True):
+    for item, following in pairwise([*plain, {"kind": "end"}]):
         item["leads"] = item["kind"] == "text" and following["kind"] not in ("text", "end")
     return plain
 

@@ -1,0 +1,142 @@
+"""The first page says what was found, by rule, and never more than was measured."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ttq_energy.reporting.answer import answer, front, headline, notices, sensor_notice
+from ttq_energy.reporting.build import build_report
+from ttq_energy.reporting.document import Code, FigureView, TableView
+
+
+def test_a_measured_saving_is_told_with_interval_provenance_and_accuracy(counters):
+    sentence = answer(counters)
+    assert "**0.820 [0.799, 0.840]** times the energy of `fp32`" in sentence
+    assert "(counter, cpu-package-0, gross): it **saves** energy" in sentence
+    assert re.search(r"accuracy of 96\.\d \[.*\] % against 97\.\d", sentence)
+    assert notices(counters) == []
+
+
+def test_the_headline_is_chosen_by_rule_not_by_outcome(counters):
+    row = headline(counters).row
+    assert (row["variant"], row["batch_size"], row["quantity"]) == ("ttq", 1, "gross_energy")
+    cheapest = counters.comparisons.loc[counters.comparisons["ratio"].idxmin(), "variant"]
+    assert cheapest != "ttq"
+
+
+def test_what_other_variants_reach_stands_beside_the_answer(counters):
+    beside = next(b for b in front(counters).blocks if isinstance(b, str))
+    assert "`ttq-int8` takes the least energy" in beside
+    assert "without ternary weights `int8`" in beside
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "words"),
+    [(1.02, 1.1, "costs", "it **costs** energy"), (0.95, 1.05, "undecided", "**undecided**")],
+)
+def test_costs_and_doubt_are_said_as_plainly(synthetic, tmp_path, low, high, verdict, words):
+    run = synthetic.begin(tmp_path / "r", "costly", ("fp32", "ttq"))
+    synthetic.measure(run, ("fp32", "ttq"), {"cpu": 30.0}, traces=False)
+    changed = run.comparisons.assign(
+        ratio=(low + high) / 2, ratio_low=low, ratio_high=high, verdict=verdict
+    )
+    run.put("comparisons", changed.to_dict("records"))
+    assert words in answer(run)
+
+
+def test_without_a_sensor_the_first_page_says_so_in_one_sentence(modelled):
+    (sentence,) = notices(modelled)
+    assert sentence.startswith("**No energy sensor was readable**")
+    assert "rapl (/sys/class/powercap/intel-rapl:0/energy_uj is readable by root only" in sentence
+    assert "`sudo chmod -R a+r /sys/class/powercap/intel-rapl*`" in sentence
+    assert "nvml (no NVIDIA driver is loaded)" in sentence
+    assert sentence.count(". ") == 0
+
+
+def test_without_a_sensor_only_time_is_claimed(modelled):
+    page = front(modelled)
+    assert "times the time of `fp32` per inference (timed): it is **faster**" in page.answer
+    assert "what it saves in joules was not measured" in page.answer
+    assert page.verdict == "faster"
+
+
+def test_a_modelled_figure_never_saves_and_is_never_measured(modelled):
+    report = build_report(modelled)
+    for view in report.tables:
+        texts = [" ".join(row) for row in view.rows]
+        assert not any("modelled" in text and re.search(r"\bsaves\b", text) for text in texts)
+    for block in report.blocks():
+        caption = block.caption if isinstance(block, (TableView, FigureView)) else block
+        if isinstance(caption, Code) or "energy" not in str(caption).lower():
+            continue
+        assert "measured energy" not in str(caption).lower()
+        assert "measured saving" not in str(caption).lower()
+
+
+def test_an_interrupted_run_says_so_first(interrupted):
+    first = notices(interrupted)[0]
+    assert first.startswith("**This run was interrupted**")
+    assert "train and measure" in first
+
+
+def test_estimates_alone_are_called_modelled(estimates):
+    sentence = answer(estimates)
+    assert "is modelled to take" in sentence
+    assert sentence.endswith("nothing was measured.")
+    assert sensor_notice(estimates) == ""
+
+
+def test_training_alone_answers_with_accuracy(ablation):
+    sentence = answer(ablation)
+    assert "`ttq` reaches an accuracy of" in sentence
+    assert "no energy was measured or estimated" in sentence
+
+
+def test_an_empty_run_says_that_nothing_is_there(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "empty", ())
+    assert answer(run) == "Nothing has been measured, trained or estimated yet."
+
+
+def test_a_comparison_that_could_not_be_resolved_is_not_the_headline(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "unresolved", ("fp32", "ttq"))
+    synthetic.measure(run, ("fp32", "ttq"), {"cpu": 30.0}, traces=False)
+    frame = run.comparisons
+    frame.loc[frame["quantity"] != "latency", ["ratio", "ratio_low", "ratio_high"]] = None
+    run.put("comparisons", frame.to_dict("records"))
+    assert headline(run).kind == "latency"
+    assert front(run).answer
+
+
+def test_modules_with_a_baseline_of_their_own_are_compared_with_it(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "modules", ())
+    synthetic.measure(run, ("fp32", "ttq"), {"cpu": 30.0}, traces=False)
+    for table in ("measurements", "comparisons"):
+        frame = run.tables[table].replace({"fp32": "dense", "ttq": "packed"})
+        run.put(table, frame.to_dict("records"))
+    assert "as `packed`" in answer(run)
+    assert "of `dense` per inference" in answer(run)
+
+
+def test_sections_without_data_are_absent(estimates, ablation, counters):
+    keys = {
+        name: [s.key for s in build_report(run).sections]
+        for name, run in (("estimates", estimates), ("ablation", ablation), ("all", counters))
+    }
+    assert keys["estimates"] == ["machine", "layers", "estimates", "method"]
+    assert keys["ablation"] == ["machine", "accuracy-energy", "training", "ablation", "method"]
+    assert "carbon" not in keys["all"]
+    assert [s.key for s in build_report(counters, "FRA").sections] == [
+        "machine", "accuracy-energy", "energy-latency", "power", "training", "ablation",
+        "layers", "estimates", "measured-modelled", "carbon", "left-out", "method",
+    ]  # fmt: skip
+    for run in (estimates, ablation, counters):
+        assert all(section.blocks for section in build_report(run).sections)
+
+
+def test_what_was_left_out_is_told(counters):
+    section = next(s for s in build_report(counters).sections if s.key == "left-out")
+    assert "bf16 was left out: this CPU has no bf16 instructions" in section.blocks
+    table = next(b for b in section.blocks if isinstance(b, TableView))
+    assert "the package throttled" in table.rows[0]

@@ -1,0 +1,270 @@
+"""Reports as files: PDF, HTML, CSV, LaTeX; the same bytes for the same run."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from ttq_energy.errors import InputError
+from ttq_energy.reporting import print_summary, render
+from ttq_energy.reporting.build import build_report
+from ttq_energy.reporting.exporting import latex_table
+from ttq_energy.reporting.terminal import summary_table
+
+
+def _pdf_text(path) -> str:
+    tool = shutil.which("pdftotext")
+    if tool is None:
+        pytest.skip("pdftotext is not installed")
+    return subprocess.run([tool, "-layout", path, "-"], capture_output=True, text=True).stdout
+
+
+# -- PDF -----------------------------------------------------------------------------------------
+
+
+def test_a_pdf_is_the_same_byte_for_byte(modelled, tmp_path):
+    first = render(modelled, out=tmp_path / "a.pdf")
+    second = render(modelled, out=tmp_path / "b.pdf")
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().startswith(b"%PDF-")
+
+
+def test_the_first_page_holds_answer_notice_and_contents(modelled, tmp_path):
+    first = _pdf_text(render(modelled, out=tmp_path / "r.pdf")).split("\f")[0]
+    words = " ".join(first.split())
+    assert "No energy sensor was readable" in words
+    assert "what it saves in joules was not measured" in words
+    assert "Method and sources" in words
+
+
+def test_figures_are_saved_beside_the_run_and_old_ones_go(interrupted):
+    folder = interrupted.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    (folder / "of-an-earlier-report.svg").write_text("<svg/>")
+    path = render(interrupted)
+    assert path == interrupted.folder / "report.pdf"
+    names = {file.name for file in folder.glob("*.svg")}
+    assert "answer.svg" in names
+    assert "of-an-earlier-report.svg" not in names
+
+
+def test_an_archive_pdf_declares_itself(ablation, tmp_path):
+    data = render(ablation, out=tmp_path / "r.pdf", pdf_a=True).read_bytes()
+    assert re.search(rb"pdfaid:part>\s*2", data)
+
+
+def test_an_interrupted_run_gives_a_report(interrupted, tmp_path):
+    text = _pdf_text(render(interrupted, out=tmp_path / "r.pdf"))
+    assert "This run was interrupted" in text
+
+
+def test_names_with_markup_in_them_stay_text(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "#set <b>x</b> $y$ _z_ *w*", ("fp32",))
+    run.update(status="complete", messages=["a <script>alert(1)</script> & #panic() \\ `x"])
+    text = _pdf_text(render(run, out=tmp_path / "r.pdf"))
+    assert "#set <b>x</b> $y$ _z_ *w*" in text
+    html = render(run, "html", tmp_path / "r.html").read_text()
+    assert "<script>alert" not in html
+
+
+# -- HTML ----------------------------------------------------------------------------------------
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        if attributes.get("id"):
+            self.ids.append(str(attributes["id"]))
+
+
+@pytest.fixture(scope="module")
+def html(counters, tmp_path_factory):
+    return render(counters, "html", tmp_path_factory.mktemp("html") / "report.html")
+
+
+def test_the_page_loads_nothing(html):
+    text = html.read_text()
+    page = _Page()
+    page.feed(text)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "img", "iframe", "object")
+        for name in ("src", "href", "xlink:href"):
+            assert str(attributes.get(name, "#")).startswith("#")
+    assert "default-src 'none'" in text
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_every_reference_finds_its_id_and_ids_are_unique(html):
+    page = _Page()
+    page.feed(html.read_text())
+    assert len(page.ids) == len(set(page.ids))
+    ids = set(page.ids)
+    for _, attributes in page.tags:
+        for name in ("href", "xlink:href", "aria-labelledby"):
+            value = str(attributes.get(name) or "")
+            if value:
+                assert value.removeprefix("#") in ids
+    for reference in re.findall(r"url\(#([^)]+)\)", html.read_text()):
+        assert reference in ids
+
+
+def test_every_plot_has_words_for_those_who_cannot_see_it(html):
+    page = _Page()
+    page.feed(html.read_text())
+    plots = [a for t, a in page.tags if t == "div" and a.get("role") == "img"]
+    assert plots
+    assert all(len(str(a["aria-label"])) > 20 and a["tabindex"] == "0" for a in plots)
+
+
+_PROBE = """
+<script>
+addEventListener("load", () => {
+  const seen = {};
+  const fits = () => document.documentElement.scrollWidth <= innerWidth;
+  seen.fits = fits();
+  seen.width = innerWidth;
+  const head = document.querySelector("#table-comparisons + .scroll th.number button");
+  const column = head.parentElement.cellIndex;
+  const keys = () => [...head.closest("table").tBodies[0].rows].map(
+    (row) => Number(row.cells[column].dataset.key));
+  head.click(); seen.rising = keys(); head.click(); seen.falling = keys();
+  seen.sort = head.parentElement.getAttribute("aria-sort");
+  const canvas = document.querySelector(".canvas");
+  const svg = [...canvas.querySelectorAll("svg")].find((s) => s.clientWidth > 0);
+  seen.before = svg.getAttribute("viewBox");
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "+", bubbles: true }));
+  seen.after = svg.getAttribute("viewBox");
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "0", bubbles: true }));
+  seen.again = svg.getAttribute("viewBox");
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+  seen.value = document.getElementById("tip").textContent;
+  seen.narrow = getComputedStyle(document.querySelector(".for-narrow")).display;
+  const theme = () => getComputedStyle(document.body).backgroundColor;
+  const light = theme(); document.getElementById("theme").click();
+  seen.themes = [light, theme()];
+  const out = document.createElement("pre");
+  out.id = "seen"; out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script></body>
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_the_page_works_in_a_browser(html, tmp_path, width):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    page = tmp_path / "page.html"
+    page.write_text(html.read_text().replace("</body>", _PROBE))
+    flags = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=3000"
+    )
+    done = subprocess.run(
+        [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}",
+         f"--window-size={width},900", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(found[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
+    assert seen["fits"], "the page scrolls sideways"
+    assert seen["rising"] == sorted(seen["rising"])
+    assert seen["falling"] == sorted(seen["rising"], reverse=True)
+    assert seen["sort"] == "descending"
+    assert seen["after"] != seen["before"] == seen["again"]
+    assert "÷ fp32" in seen["value"]
+    assert seen["narrow"] == ("block" if seen["width"] <= 640 else "none")
+    assert len(set(seen["themes"])) == 2
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def test_csv_holds_every_table_of_the_report_in_si_units(counters, tmp_path):
+    folder = render(counters, "csv", tmp_path / "tables", country="FRA")
+    names = {view.name for view in build_report(counters, "FRA").tables}
+    assert {file.stem for file in folder.glob("*.csv")} == names
+    energy = pd.read_csv(folder / "energy.csv")
+    assert energy["energy_j"].between(1e-4, 1).all()
+    assert {"energy_low_j", "net_energy_j", "provenance"} <= set(energy.columns)
+    assert set(pd.read_csv(folder / "comparisons.csv")["quantity"]) == {
+        "gross_energy", "net_energy", "latency",
+    }  # fmt: skip
+
+
+def test_latex_tables_escape_what_latex_would_read(counters):
+    view = build_report(counters).tables[0]
+    text = latex_table(view)
+    assert r"\begin{tabular}{lrrlr}" in text
+    assert r"$\div$ fp32" in text
+    assert not re.search(r"(?<!\\)[%&_#]", re.sub(r" & ", "", text.replace(r"_$2$", "")))
+
+
+def test_table_names_are_unique(counters, modelled):
+    for report in (build_report(counters, "FRA"), build_report([counters, modelled])):
+        for names in ([v.name for v in report.tables], [v.name for v in report.figures]):
+            assert len(names) == len(set(names))
+
+
+# -- several runs --------------------------------------------------------------------------------
+
+
+def test_several_runs_are_compared_and_their_provenances_kept_apart(counters, modelled, tmp_path):
+    text = _pdf_text(render([counters, modelled], out=tmp_path / "c.pdf"))
+    words = " ".join(text.split())
+    assert "energies are counter and modelled" in words
+    assert "no figure combines them" in words
+    assert "over 1 of 2 runs (counter" in words
+
+
+# -- the terminal --------------------------------------------------------------------------------
+
+
+def test_the_summary_is_plain_text_when_piped(counters, capsys):
+    print_summary(counters)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "0.820 [0.799, 0.840]" in out
+    assert str(counters.folder) in out
+
+
+def test_the_summary_is_a_rich_table_in_a_terminal(counters):
+    from rich.console import Console
+
+    console = Console(width=120, force_terminal=True, record=True, file=io.StringIO())
+    console.print(summary_table(counters))
+    text = console.export_text()
+    assert "energy ÷ fp32 (counter)" in text
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def test_bad_requests_are_refused_in_one_line(counters, tmp_path):
+    with pytest.raises(InputError, match="unknown format 'pfd'; did you mean 'pdf'"):
+        render(counters, "pfd")
+    with pytest.raises(InputError, match="no such folder"):
+        render(counters, out=tmp_path / "nowhere" / "r.pdf")
+    with pytest.raises(InputError, match="is a folder"):
+        render(counters, out=tmp_path)
+    with pytest.raises(InputError, match="expected at least one run"):
+        render([])
+    with pytest.raises(InputError, match="only for the format pdf"):
+        render(counters, "html", pdf_a=True)
+    assert list(tmp_path.iterdir()) == []
