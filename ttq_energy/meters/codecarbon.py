@@ -52,12 +52,16 @@ class CodeCarbonMeter(Meter):
 
     name = "codecarbon"
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Let CodeCarbon look at the machine; without network, files or messages.
+
+        Args:
+            clock: monotonic seconds.
 
         Raises:
             SensorError: CodeCarbon is not installed, or finds nothing it can use.
         """
+        self._clock = clock
         found = _found()
         sources = [source for item in found.hardware for source in _sources(item, found)]
         self._sources = sorted(sources, key=lambda source: source.domain.name)
@@ -75,14 +79,14 @@ class CodeCarbonMeter(Meter):
         with _quiet():
             for source in self._sources:
                 source.start()
-        now = time.monotonic()
+        now = self._clock()
         for source in self._sources:
             source.total_j, source.asked_s, source.broken = 0.0, now, ""
         self._running = True
 
     def read(self) -> list[Reading]:
         """Each total, brought up to now where the last look is at least 50 ms ago."""
-        now = time.monotonic()
+        now = self._clock()
         if not self._running:
             return [Reading(d.name, now, error="the meter is not started") for d in self.domains]
         due = [s for s in self._sources if s.constant or now - s.asked_s >= SHORTEST_STEP_S]
