@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,18 @@ class Power:
         """Largest less smallest power between two times; 0 where there is no bin."""
         inside = (self.edges_s[1:] > start_s) & (self.edges_s[:-1] < end_s)
         return float(np.ptp(self.power_w[inside])) if inside.any() else 0.0
+
+    def flicker_w(self, start_s: float, end_s: float, lag_s: float) -> float:
+        """Root mean square change of the power over ``lag_s`` inside a span, over sqrt(2).
+
+        Where the span holds too few bins to tell, a uniform spread over their range is taken.
+        """
+        inside = (self.edges_s[:-1] >= start_s) & (self.edges_s[1:] <= end_s)
+        power = self.power_w[inside]
+        step = max(1, round(lag_s * power.size / max(end_s - start_s, 1e-9)))
+        if power.size < step + 3:
+            return self.range_w(start_s - lag_s, end_s + lag_s) / math.sqrt(12.0)
+        return float(np.sqrt(np.mean((power[step:] - power[:-step]) ** 2) / 2.0))
 
 
 def deconvolve(updates: Updates, start_s: float, end_s: float, sensor: Sensor) -> Power:

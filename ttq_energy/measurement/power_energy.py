@@ -20,6 +20,9 @@ LARGEST_HOLE = 0.5
 REPEATABILITY = 0.002
 """Relative standard deviation of a board's own gain from window to window: on a steady load, the
 ratio to the external meter moved by 0.2 % between windows of one recording (arXiv 2312.02741)."""
+WITHIN_UPDATE = 0.7
+"""Error at a window's end, as share of the power's change from update to update times the period;
+set so that intervals hold for square waves of 20 ms to 1 s (``tests/measurement``)."""
 PEAK_LOAD = 0.75
 """Share of its full power that a board of unknown full power is taken to reach at its peak."""
 
@@ -157,6 +160,7 @@ def _variance(
 ) -> float:
     """Variance of the energy without gain and offset, J^2."""
     period, duration = sensor.update_period_s, end_s - start_s
+    energy = power.energy_j(start_s, end_s)
     unseen = 1.0 - sensor.seen
     timing = math.hypot(updates.timing_sd_s, unseen * period / math.sqrt(12.0))
     lag = sensor.window_s * sensor.model_error
@@ -165,15 +169,22 @@ def _variance(
         close = power.range_w(end - period, end + period)
         around = power.range_w(end - sensor.reach_s, end + sensor.reach_s)
         variance += (close * timing) ** 2 + (around * lag) ** 2
+    # Of an update only the mean is known, not how the power lay within it: it matters at the ends.
+    flicker = max(
+        power.flicker_w(start_s + period, end_s - period, period),
+        power.flicker_w(start_s - 10.0 * period, start_s - period, period),
+        power.flicker_w(end_s + period, end_s + 10.0 * period, period),
+    )
+    variance += 2.0 * (WITHIN_UPDATE * flicker * min(period, duration)) ** 2
+    # What was not sampled between the updates differs from what was, as the updates do.
     inside = (updates.t_s >= start_s) & (updates.t_s <= end_s + period)
     y = updates.power_w[inside]
-    flicker = float(np.sqrt(np.mean(np.diff(y) ** 2) / 2.0)) if y.size > 2 else 0.0
-    variance += unseen * flicker**2 * period * duration
-    variance += 2.0 * (power.residual_sd_w * min(sensor.window_s, sensor.reach_s)) ** 2
+    change = float(np.sqrt(np.mean(np.diff(y) ** 2) / 2.0)) if y.size > 2 else 0.0
+    variance += unseen * change**2 * period * duration
+    variance += 2.0 * (power.residual_sd_w * sensor.window_s) ** 2
     reach = power.range_w(start_s - sensor.reach_s, end_s + sensor.reach_s)
-    unknown = max(reach, 0.5 * power.energy_j(start_s, end_s) / duration)
-    repeat = REPEATABILITY * power.energy_j(start_s, end_s)
-    return variance + (unsampled_s * unknown) ** 2 / 3.0 + repeat**2
+    unknown = max(reach, 0.5 * energy / duration)
+    return variance + (unsampled_s * unknown) ** 2 / 3.0 + (REPEATABILITY * energy) ** 2
 
 
 def spread_half_j(energy_j: float, duration_s: float, full_power_w: float, sensor: Sensor) -> float:
