@@ -1,5 +1,7 @@
 """Triton kernels around the products: quantizing activations, decoding weights, the LSTM cell."""
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
 from __future__ import annotations
 
 import triton
@@ -8,7 +10,7 @@ import triton.language as tl
 SMALLEST_MAXIMUM = tl.constexpr(2.0**-120)
 """As ``reference.SMALLEST_ROW_MAXIMUM``: a smaller row is zeros with scale 0."""
 ROUNDER = tl.constexpr(12582912.0)
-"""1.5 * 2^23: added to and taken from a float32 of up to 2^22, it rounds to nearest, ties to even."""
+"""1.5 * 2^23: added to a float32 of up to 2^22 and taken away, it rounds to nearest even."""
 
 
 @triton.jit

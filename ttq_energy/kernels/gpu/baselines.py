@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 from collections.abc import Iterator
 
 import torch
@@ -110,12 +111,20 @@ def baseline(model: nn.Module, example: Tensor, precision: str, *, compiled: boo
         InputError: an unknown precision.
         RuntimeError: no form runs.
     """
+    return fastest(ways(model, example, precision, compiled=compiled), example)
+
+
+def ways(
+    model: nn.Module, example: Tensor, precision: str, *, compiled: bool = True
+) -> list[Build]:
+    """Every form that :func:`baseline` tries, each to be built by calling it; same arguments."""
     if precision not in BASELINES:
         raise unknown_name("precision", precision, BASELINES)
-    builds: list[Build] = []
-    for network, name in _networks(model, precision):
-        builds += _ways(network, name, example, compiled)
-    return fastest(builds, example)
+    return [
+        build
+        for network, name in _networks(model, precision)
+        for build in _ways(network, name, example, compiled)
+    ]
 
 
 def _networks(model: nn.Module, precision: str) -> Iterator[Form]:
@@ -147,10 +156,9 @@ def _networks(model: nn.Module, precision: str) -> Iterator[Form]:
 def _torchao(model: nn.Module) -> Iterator[Form]:
     """torchao's W8A8, where it is installed."""
     try:
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-
+        quantization = importlib.import_module("torchao.quantization")
         network = copy.deepcopy(model).eval().to(torch.bfloat16)
-        quantize_(network, Int8DynamicActivationInt8WeightConfig())
+        quantization.quantize_(network, quantization.Int8DynamicActivationInt8WeightConfig())
     except Exception:
         # An optional rival: absent, or at odds with this torch or this network, it does not run.
         return

@@ -1,5 +1,7 @@
 """Triton kernel of the two-dimensional convolution as an implicit product: nothing is unfolded."""
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
 from __future__ import annotations
 
 import triton

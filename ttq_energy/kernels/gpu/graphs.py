@@ -21,7 +21,7 @@ class GraphedModule(nn.Module):
         self.module = module
         self._input = example.clone()
         self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(device=example.device)
+        stream = torch.cuda.Stream(device=example.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(example.device))
         with torch.cuda.device(example.device), torch.inference_mode():
             with torch.cuda.stream(stream):

@@ -36,8 +36,8 @@ _RESIDENT: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def register(library: torch.library.Library) -> None:
     """Give both operators their CUDA implementations."""
-    library.impl("linear", linear, "CUDA")
-    library.impl("conv2d", conv2d, "CUDA")
+    library.impl("linear", linear, "CUDA")  # type: ignore[no-untyped-call]
+    library.impl("conv2d", conv2d, "CUDA")  # type: ignore[no-untyped-call]
 
 
 def resident(
@@ -45,13 +45,18 @@ def resident(
 ) -> DeviceWeight:
     """The GPU layout of packed bytes, made at the first call and whenever they have changed."""
     source = (*map(_state, (packed, scale_pos, scale_neg)), shape, int8)
-    held = _RESIDENT.get(packed)
+    held = _held(packed)
     if held is None or held.source != source:
         codes = unpack_codes(packed, shape)
         activations = "int8" if int8 else "fp32"
         held = _Resident(source, from_codes(codes, scale_pos, scale_neg, activations))
         _RESIDENT[packed] = held
     return held.weight
+
+
+def _held(packed: Tensor) -> _Resident | None:
+    held: _Resident | None = _RESIDENT.get(packed)  # type: ignore[no-untyped-call]
+    return held
 
 
 def _state(tensor: Tensor) -> tuple[int, int]:
@@ -142,7 +147,7 @@ def conv2d(
 
 def ran(packed: Tensor) -> str:
     """The path that last ran on these packed bytes, or "" where none has run on a GPU."""
-    held = _RESIDENT.get(packed)
+    held = _held(packed)
     paths = list(held.weight.ran.values()) if held is not None else []
     return paths[-1] if paths else ""
 

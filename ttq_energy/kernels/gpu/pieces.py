@@ -4,6 +4,8 @@ Imported only where Triton is. In Triton's interpreter a product of bfloat16 or 
 taken in float32, which holds every such product exactly.
 """
 
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
 from __future__ import annotations
 
 import triton
