@@ -160,18 +160,19 @@ def bf16(model: nn.Module, example_input: Any) -> tuple[nn.Module, str]:
     return _fastest(_layouts(model, example_input, torch.bfloat16, "bf16"), example_input)
 
 
-def int8(model: nn.Module, example_input: Any) -> tuple[nn.Module, str]:
+def int8(model: nn.Module, example_input: Any, calibration: Any = None) -> tuple[nn.Module, str]:
     """The fastest 8-bit form (weights and activations): real integer kernels of torch.
 
     Two forms are tried. Static: torch's FX quantization with one scale an activation tensor,
-    calibrated on ``example_input``, weights with one scale a channel, where the network can be
+    calibrated on ``calibration``, weights with one scale a channel, where the network can be
     traced. Dynamic: linear and recurrent layers quantize their inputs as they run. The fastest
     that runs is kept; a network with neither kind of layer falls back to bfloat16's sibling,
     plain float32, and its name says so.
 
     Args:
         model: not changed.
-        example_input: a tensor, or a tuple of the arguments of ``forward``; calibrates.
+        example_input: a tensor, or a tuple of the arguments of ``forward``; timed.
+        calibration: inputs like it whose ranges set the static scales; ``example_input`` if None.
 
     Returns:
         The network in evaluation mode and the name of its kernels.
@@ -183,7 +184,7 @@ def int8(model: nn.Module, example_input: Any) -> tuple[nn.Module, str]:
         warnings.simplefilter("ignore")
         for build in (_static_int8, _dynamic_int8):
             try:
-                network, name = build(model, example_input)
+                network, name = build(model, example_input if calibration is None else calibration)
                 with torch.inference_mode():
                     network(*_arguments(example_input))
             except Exception:
@@ -226,6 +227,8 @@ def _dynamic_int8(model: nn.Module, example_input: Any) -> tuple[nn.Module, str]
     kinds = {nn.Linear, nn.LSTM, nn.GRU}
     if not any(type(module) in kinds for module in model.modules()):
         raise ValueError("no layer has a dynamic int8 kernel")
-    network = quantize_dynamic(copy.deepcopy(model).eval(), kinds, torch.qint8)
+    network = quantize_dynamic(  # type: ignore[no-untyped-call]
+        copy.deepcopy(model).eval(), kinds, torch.qint8
+    )
     rest = "; convolutions fp32" if _convolves(network) else ""
     return network, f"torch int8 dynamic ({engine}{rest})"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ttq_energy.kernels.modules import TernaryConv1d, TernaryConv2d, TernaryLinear, TernaryModule
@@ -133,7 +133,7 @@ def _shared(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 def _shape(node: Any) -> tuple[int, ...] | None:
     metadata = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
-    return tuple(metadata.shape) if hasattr(metadata, "shape") else None
+    return tuple(metadata.shape) if isinstance(metadata, TensorMetadata) else None
 
 
 def _is_matrix(node: fx.Node) -> bool:

@@ -44,10 +44,11 @@ class TernaryModule(nn.Module):
         self.register_buffer("packed", weight.packed)
         self.register_buffer("w_pos", weight.w_pos)
         self.register_buffer("w_neg", weight.w_neg)
-        self.register_buffer("output_scale", None)
-        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
         self.register_buffer("scale_pos", weight.scale_pos, persistent=False)
         self.register_buffer("scale_neg", weight.scale_neg, persistent=False)
+        # Last, because torch.export 2.13 miscounts buffers that follow one that is None.
+        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
+        self.register_buffer("output_scale", None)
 
     def codes(self) -> Tensor:
         """The int8 codes in {-1, 0, 1}, in the shape that they were given."""
@@ -183,7 +184,7 @@ class TernaryConv2d(TernaryModule):
         """(n, in, h, w) to (n, out, oh, ow), contiguous; ``residual`` as in TernaryLinear."""
         if x.dim() == 3:
             skip = None if residual is None else residual.unsqueeze(0)
-            return self.forward(x.unsqueeze(0), skip).squeeze(0)
+            return TernaryConv2d.forward(self, x.unsqueeze(0), skip).squeeze(0)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise InputError(
                 f"x: expected shape (n, {self.in_channels}, h, w), got {tuple(x.shape)}"

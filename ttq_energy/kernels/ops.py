@@ -15,12 +15,12 @@ from torch import Tensor
 from ttq_energy.kernels import isa, reference
 from ttq_energy.kernels.packing import unpack_codes
 
-_LIBRARY = torch.library.Library("ttq_energy", "DEF")
-_LIBRARY.define(
+_LIBRARY = torch.library.Library("ttq_energy", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
     "linear(Tensor x, Tensor packed, Tensor scale_pos, Tensor scale_neg, Tensor? bias,"
     " Tensor? residual, int out_features, bool int8, bool relu) -> Tensor"
 )
-_LIBRARY.define(
+_LIBRARY.define(  # type: ignore[no-untyped-call]
     "conv2d(Tensor x, Tensor packed, Tensor scale_pos, Tensor scale_neg, Tensor? bias,"
     " Tensor? residual, int[] shape, int[] stride, int[] padding, int[] dilation, int groups,"
     " bool int8, bool relu) -> Tensor"
@@ -234,10 +234,10 @@ def _native_conv2d(
     )
 
 
-_LIBRARY.impl("linear", _reference_linear, "CompositeExplicitAutograd")
-_LIBRARY.impl("conv2d", _reference_conv2d, "CompositeExplicitAutograd")
-_LIBRARY.impl("linear", _native_linear, "CPU")
-_LIBRARY.impl("conv2d", _native_conv2d, "CPU")
+_LIBRARY.impl("linear", _reference_linear, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("conv2d", _reference_conv2d, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("linear", _native_linear, "CPU")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("conv2d", _native_conv2d, "CPU")  # type: ignore[no-untyped-call]
 torch.library.register_fake("ttq_energy::linear", _fake_linear, lib=_LIBRARY)
 torch.library.register_fake("ttq_energy::conv2d", _fake_conv2d, lib=_LIBRARY)
 

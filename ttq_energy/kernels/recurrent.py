@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,8 @@ class _TernaryRecurrent(nn.Module):
                 if isinstance(matrix, TernaryLinear):
                     total += matrix.weight_bytes
                 else:
-                    weight: Any = matrix.weight
+                    assert isinstance(matrix, nn.Linear)
+                    weight = matrix.weight
                     total += weight.numel() * weight.element_size()
         return total
 

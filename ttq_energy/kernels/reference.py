@@ -42,7 +42,7 @@ def pack_matrix(codes: Tensor) -> Tensor:
     minus = ((padded < 0).to(torch.uint8) * bits).sum(-1, dtype=torch.uint8)
     bytes_ = plus + minus * 16
     full = rows // PANEL_ROWS * PANEL_ROWS
-    panels = bytes_[:full].unflatten(0, (full // PANEL_ROWS, PANEL_ROWS)).transpose(1, 2)
+    panels = bytes_[:full].view(full // PANEL_ROWS, PANEL_ROWS, bytes_.shape[1]).transpose(1, 2)
     return torch.cat([panels.flatten(), bytes_[full:].t().flatten()])
 
 
@@ -76,14 +76,15 @@ def conv_to_matrix(codes: Tensor) -> Tensor:
     if not shares_tables(channels):
         return rows.flatten(1)
     padded = F.pad(rows, (0, 0, 0, round_up(channels, GROUP) - channels))
-    return padded.unflatten(1, (-1, GROUP)).transpose(2, 3).flatten(1)
+    grouped = padded.view(len(padded), padded.shape[1] // GROUP, GROUP, padded.shape[2])
+    return grouped.transpose(2, 3).flatten(1)
 
 
 def matrix_to_conv(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     """Invert ``conv_to_matrix``: codes of ``shape`` (out, in/groups, kh, kw)."""
     _, channels, height, width = shape
     if shares_tables(channels):
-        grouped = matrix.unflatten(1, (-1, height * width, GROUP)).transpose(2, 3)
+        grouped = matrix.view(len(matrix), -1, height * width, GROUP).transpose(2, 3)
         matrix = grouped.flatten(1, 2)[:, :channels].flatten(1)
     return matrix.reshape(tuple(shape)).contiguous()
 

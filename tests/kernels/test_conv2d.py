@@ -1,0 +1,130 @@
+"""Packed convolutions against float64 and against the plain reference."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttq_energy.errors import InputError
+from ttq_energy.kernels import isa, pack_conv2d, reference, ternary_conv2d
+
+
+@st.composite
+def convolutions(draw):
+    """A geometry, an input in some memory format, and codes, at random."""
+    torch.manual_seed(draw(st.integers(0, 99)))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    channels = draw(st.sampled_from([1, 2, 3, 4, 7, 8, 12])) * groups
+    out = draw(st.sampled_from([1, 2, 5, 16, 33, 65])) * groups
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 3)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    height = dilation[0] * (kernel[0] - 1) + 1 + draw(st.integers(0, 12))
+    width = dilation[1] * (kernel[1] - 1) + 1 + draw(st.integers(0, 40))
+    x = torch.randn(draw(st.integers(0, 3)), channels, height, width)
+    memory = draw(st.sampled_from(["nchw", "channels_last", "strided"]))
+    if memory == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif memory == "strided":
+        x = torch.randn(*x.shape[:2], width, 2 * height)[..., ::2].transpose(2, 3)
+    codes = torch.randint(-1, 2, (out, channels // groups, *kernel), dtype=torch.int8)
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return x, codes, geometry
+
+
+@settings(max_examples=80, deadline=None)
+@given(convolutions(), st.booleans())
+def test_fp32_is_within_1e_5_of_float64(case, biased):
+    x, codes, geometry = case
+    bias = torch.randn(codes.shape[0]) if biased else None
+    w = pack_conv2d(codes, 0.3, torch.rand(codes.shape[0]))
+    y = ternary_conv2d(x, w, bias, **geometry)
+    expected = torch.nn.functional.conv2d(
+        x.double(),
+        w.effective_weight().double(),
+        None if bias is None else bias.double(),
+        **geometry,
+    )
+    assert y.shape == expected.shape
+    assert y.is_contiguous()
+    assert (y.double() - expected).norm() <= 1e-5 * expected.norm()
+
+
+@settings(max_examples=60, deadline=None)
+@given(convolutions())
+def test_int8_equals_the_reference_bit_for_bit(case):
+    x, codes, geometry = case
+    w = pack_conv2d(codes, 0.3, 0.7, "int8")
+    expected = reference.conv2d(x, codes, w.scale_pos, w.scale_neg, int8=True, **geometry)
+    assert torch.equal(ternary_conv2d(x, w, **geometry), expected)
+
+
+@pytest.mark.parametrize("name", ["avx2", "portable"])
+def test_every_instruction_set_here_agrees(name):
+    if name not in isa.available():
+        pytest.skip(f"this CPU or build lacks {name}")
+    torch.manual_seed(0)
+    codes = torch.randint(-1, 2, (40, 16, 3, 3), dtype=torch.int8)
+    w, x = pack_conv2d(codes, 0.3, 0.2, "int8"), torch.randn(2, 16, 19, 23)
+    expected = reference.conv2d(x, codes, w.scale_pos, w.scale_neg, int8=True)
+    before = isa.active()
+    isa.native().use(name)
+    try:
+        assert torch.equal(ternary_conv2d(x, w), expected)
+    finally:
+        isa.native().use(before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_activations_propagate_as_in_the_reference(value):
+    torch.manual_seed(1)
+    codes, x = torch.randint(-1, 2, (6, 4, 3, 3), dtype=torch.int8), torch.randn(2, 4, 9, 9)
+    x[1, 2, 4, 4] = value
+    for activations in ("fp32", "int8"):
+        w = pack_conv2d(codes, 0.3, 0.2, activations)
+        expected = reference.conv2d(
+            x, codes, w.scale_pos, w.scale_neg, int8=activations == "int8", padding=(1, 1)
+        )
+        y = ternary_conv2d(x, w, padding=1)
+        torch.testing.assert_close(y, expected, equal_nan=True)
+
+
+def test_several_threads_give_the_same_bits():
+    torch.manual_seed(2)
+    codes = torch.randint(-1, 2, (48, 32, 3, 3), dtype=torch.int8)
+    x, before = torch.randn(3, 32, 20, 20), torch.get_num_threads()
+    for activations in ("fp32", "int8"):
+        w, results = pack_conv2d(codes, 0.3, 0.2, activations), []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(ternary_conv2d(x, w, padding=1))
+        torch.set_num_threads(before)
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
+
+
+def test_weights_take_two_bits_each():
+    for shape in ((64, 64, 3, 3), (64, 3, 7, 7), (128, 6, 5, 5)):
+        codes = torch.randint(-1, 2, shape, dtype=torch.int8)
+        w = pack_conv2d(codes, 0.3, 0.2)
+        assert torch.equal(w.codes(), codes)
+        assert w.weight_bytes * 8 <= 2.1 * codes.numel()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": 3}, "groups"),
+        ({"stride": 0}, "stride"),
+        ({"padding": -1}, "padding"),
+        ({"dilation": (1, 2, 3)}, "dilation"),
+        ({"dilation": 9}, "smaller than the dilated kernel"),
+    ],
+)
+def test_bad_geometry_gets_one_clear_line(options, message):
+    w = pack_conv2d(torch.ones(4, 2, 3, 3, dtype=torch.int8), 1.0, 1.0)
+    with pytest.raises(InputError) as caught:
+        ternary_conv2d(torch.zeros(1, 2, 8, 8), w, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,183 @@
+"""Packed linear layers against float64 and against the plain reference."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttq_energy.errors import InputError
+from ttq_energy.kernels import isa, pack_linear, reference, ternary_linear
+
+sizes = st.sampled_from([1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 100, 130, 257])
+scales = st.floats(0.01, 1.0)
+
+
+def random_codes(*shape: int) -> torch.Tensor:
+    return torch.randint(-1, 2, shape, dtype=torch.int8)
+
+
+def relative_error(y: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((y.double() - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+@pytest.fixture(params=["avx2", "portable"])
+def instruction_set(request):
+    if request.param not in isa.available():
+        pytest.skip(f"this CPU or build lacks {request.param}")
+    before = isa.active()
+    isa.native().use(request.param)
+    yield request.param
+    isa.native().use(before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, sizes, st.integers(0, 70), scales, scales, st.booleans(), st.integers(0, 9))
+def test_fp32_is_within_1e_5_of_float64(out, columns, rows, w_pos, w_neg, biased, seed):
+    torch.manual_seed(seed)
+    codes, x = random_codes(out, columns), torch.randn(rows, columns)
+    bias = torch.randn(out) if biased else None
+    w = pack_linear(codes, w_pos, w_neg)
+    y = ternary_linear(x, w, bias)
+    expected = x.double() @ w.effective_weight().double().T
+    if bias is not None:
+        expected = expected + bias.double()
+    assert y.shape == (rows, out)
+    assert rows == 0 or relative_error(y, expected) < 1e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, sizes, st.integers(0, 40), scales, scales, st.integers(0, 9))
+def test_int8_equals_the_reference_bit_for_bit(out, columns, rows, w_pos, w_neg, seed):
+    torch.manual_seed(seed)
+    codes, x, bias = random_codes(out, columns), torch.randn(rows, columns), torch.randn(out)
+    w = pack_linear(codes, w_pos, torch.full((out,), w_neg), "int8")
+    expected = reference.linear(x, codes, w.scale_pos, w.scale_neg, bias, int8=True)
+    assert torch.equal(ternary_linear(x, w, bias), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+def test_every_instruction_set_here_agrees(instruction_set, rows, activations):
+    torch.manual_seed(0)
+    codes, x = random_codes(130, 300), torch.randn(rows, 300)
+    w = pack_linear(codes, 0.3, 0.2, activations)
+    int8 = activations == "int8"
+    expected = reference.linear(
+        x if int8 else x.double(), codes, w.scale_pos, w.scale_neg, int8=int8
+    )
+    y = ternary_linear(x, w)
+    assert torch.equal(y, expected) if int8 else relative_error(y, expected) < 1e-6
+
+
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_a_million_equal_products_neither_overflow_nor_drift(activations, rows):
+    columns = 1 << 20
+    x = torch.full((rows, columns), 3.0)
+    for code in (1, -1):
+        codes = torch.full((2, columns), code, dtype=torch.int8)
+        y = ternary_linear(x, pack_linear(codes, 0.7, 0.7, activations))
+        expected = torch.full((rows, 2), code * 3.0 * columns * 0.7, dtype=torch.float64)
+        assert relative_error(y, expected) < 1e-5
+
+
+def test_scales_a_hundred_to_one_stay_exact():
+    torch.manual_seed(1)
+    codes, x = random_codes(40, 500), torch.randn(9, 500)
+    for w_pos, w_neg in ((1.0, 0.01), (0.01, 1.0), (0.5, 0.0)):
+        w = pack_linear(codes, w_pos, w_neg)
+        expected = x.double() @ w.effective_weight().double().T
+        assert relative_error(ternary_linear(x, w), expected) < 1e-6
+        small = pack_linear(codes, w_pos, w_neg, "int8")
+        expected_int8 = reference.linear(x, codes, small.scale_pos, small.scale_neg, int8=True)
+        assert torch.equal(ternary_linear(x, small), expected_int8)
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_non_finite_activations_propagate_as_in_the_reference(rows, value):
+    torch.manual_seed(2)
+    codes, x = random_codes(70, 50), torch.randn(rows, 50)
+    x[0, 7] = value
+    for activations in ("fp32", "int8"):
+        w = pack_linear(codes, 0.3, 0.2, activations)
+        int8 = activations == "int8"
+        expected = reference.linear(x, codes, w.scale_pos, w.scale_neg, int8=int8)
+        torch.testing.assert_close(ternary_linear(x, w), expected, equal_nan=True)
+
+
+def test_zero_rows_tiny_rows_and_empty_batches():
+    codes = random_codes(5, 12)
+    w = pack_linear(codes, 1.0, 1.0, "int8")
+    assert torch.equal(ternary_linear(torch.zeros(3, 12), w), torch.zeros(3, 5))
+    assert torch.equal(ternary_linear(torch.full((1, 12), 1e-38), w), torch.zeros(1, 5))
+    assert ternary_linear(torch.zeros(0, 4, 12), w).shape == (0, 4, 5)
+
+
+def test_non_contiguous_inputs_and_leading_dimensions():
+    torch.manual_seed(3)
+    codes, base = random_codes(33, 20), torch.randn(20, 6, 4)
+    x = base.permute(2, 1, 0)
+    w = pack_linear(codes, 0.3, 0.2)
+    assert not x.is_contiguous()
+    torch.testing.assert_close(ternary_linear(x, w), x @ w.effective_weight().T)
+
+
+def test_ties_round_to_even():
+    x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]])
+    integers, scale = reference.quantize_rows(x)
+    assert integers.tolist() == [[127, 0, 2, 2, 0, -2]]
+    assert scale.item() == 1.0
+    w = pack_linear(torch.eye(6, dtype=torch.int8), 1.0, 1.0, "int8")
+    assert ternary_linear(x, w).tolist() == [[127, 0, 2, 2, 0, -2]]
+
+
+def test_the_gradient_reaches_the_activations():
+    codes, x = random_codes(6, 8), torch.randn(3, 8, requires_grad=True)
+    w = pack_linear(codes, 0.3, 0.2)
+    ternary_linear(x, w).sum().backward()
+    torch.testing.assert_close(x.grad, w.effective_weight().sum(0).expand(3, 8))
+
+
+def test_unpack_gives_back_what_was_packed():
+    torch.manual_seed(4)
+    for out, columns in ((1, 1), (7, 3), (64, 64), (65, 130), (200, 9)):
+        codes, w_pos = random_codes(out, columns), torch.rand(out)
+        w = pack_linear(codes, w_pos, 0.25)
+        unpacked, pos, neg = w.unpack()
+        assert torch.equal(unpacked, codes)
+        assert torch.equal(pos, w_pos)
+        assert neg.item() == 0.25
+        assert torch.equal(w.packed, reference.pack_matrix(codes))
+
+
+def test_weights_take_two_bits_each():
+    w = pack_linear(random_codes(1000, 1024), 0.3, 0.2)
+    assert w.weight_bytes * 8 <= 2.1 * 1000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pack_linear(torch.zeros(2, 2), 1, 1), "int8"),
+        (lambda: pack_linear(torch.zeros(2, dtype=torch.int8), 1, 1), "(out, in)"),
+        (lambda: pack_linear(torch.full((2, 2), 3, dtype=torch.int8), 1, 1), "got 3"),
+        (lambda: pack_linear(random_codes(2, 2), 1, -1), "w_neg"),
+        (lambda: pack_linear(random_codes(2, 2), torch.rand(3), 1), "w_pos"),
+        (lambda: pack_linear(random_codes(2, 2), float("nan"), 1), "w_pos"),
+        (lambda: pack_linear(random_codes(2, 2), 1, 1, "int9"), "did you mean 'int8'"),
+        (lambda: pack_linear(random_codes(0, 2), 1, 1), "at least 1"),
+        (lambda: ternary_linear(torch.zeros(3, 5), pack_linear(random_codes(2, 4), 1, 1)), "4"),
+        (
+            lambda: ternary_linear(
+                torch.zeros(3, 4), pack_linear(random_codes(2, 4), 1, 1), torch.zeros(3)
+            ),
+            "bias",
+        ),
+    ],
+)
+def test_bad_arguments_get_one_clear_line(call, message):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
