@@ -121,6 +121,7 @@ def _run_study(
 def _stages(
     plan: Plan, run: Run, monitor: EnergyMonitor, progress: Progress, measure: bool
 ) -> None:
+    from ttq_energy.pipeline.accuracy_stage import score_all
     from ttq_energy.pipeline.estimate_stage import estimate_all
     from ttq_energy.pipeline.measurement_stage import measure_all
     from ttq_energy.pipeline.training_stage import train_all
@@ -128,6 +129,7 @@ def _stages(
     with _threads(plan.study.measurement):
         train_all(plan, run, monitor, progress)
         if measure:
+            score_all(plan, run, progress)
             estimate_all(plan, run, progress)
             measure_all(plan, run, monitor, progress)
 
@@ -260,7 +262,7 @@ def _describe_plan(run: Run, plan: Plan) -> None:
                 "name": subject.spec.name,
                 "parameters": _parameters(subject.build(0)),
                 "dataset": subject.data.name if subject.data else None,
-                "examples": len(subject.data.test) if subject.data else None,
+                "examples": subject.test_examples,
                 "input_shape": list(subject.example(1).shape[1:]),
             }
             for subject in plan.subjects

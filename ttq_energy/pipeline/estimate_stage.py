@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXECUTION_BITS = {"bf16": 16, "int8": 8, "packed-int8": 8}
-"""Width of activations as a variant computes with them; full precision elsewhere."""
+"""Width of activations as a variant computes with them; elsewhere that of the tensors."""
 
 
 def estimate_all(plan: Plan, run: Run, progress: Progress) -> None:
@@ -56,6 +56,6 @@ def count_variant(
     The zeros are measured on a batch of the test data (or of the example input).
     """
     model = trained_model(run, subject, variant, seed)
-    bits = EXECUTION_BITS.get(variant.execution, 32)
+    bits = EXECUTION_BITS.get(variant.execution)
     counts = energy_model.count(model, subject.example(1), activation_bits=bits)
     return counts, energy_model.activation_zeros(model, subject.example(64))

@@ -30,7 +30,11 @@ class Executable:
 
 
 def executable(
-    variant: Variant, model: torch.nn.Module, example: torch.Tensor, device: str
+    variant: Variant,
+    model: torch.nn.Module,
+    example: torch.Tensor,
+    device: str,
+    calibration: torch.Tensor | None = None,
 ) -> Executable:
     """Make the fastest exact form of a variant for this device.
 
@@ -39,6 +43,7 @@ def executable(
         model: the trained network (with quantizers in place); not changed.
         example: an input batch of the size to be measured.
         device: where it runs.
+        calibration: a larger batch whose ranges set int8's static scales; ``example`` if None.
 
     Raises:
         InputError: the variant's weights cannot run on packed kernels (not ternary).
@@ -47,6 +52,12 @@ def executable(
         activations = variant.execution.removeprefix("packed-")
         packed = convert(model, activations=activations, example_input=example).to(device).eval()
         return Executable(variant.name, packed, kernels.describe(packed))
-    transform = {"fp32": dense.best_fp32, "bf16": dense.bf16, "int8": dense.int8}
-    module, kernel = transform[variant.execution](model.to(device), example.to(device))
+    model, example = model.to(device), example.to(device)
+    if variant.execution == "int8":
+        seen = None if calibration is None else calibration.to(device)
+        module, kernel = dense.int8(model, example, seen)
+    elif variant.execution == "bf16":
+        module, kernel = dense.bf16(model, example)
+    else:
+        module, kernel = dense.best_fp32(model, example)
     return Executable(variant.name, module, kernel)

@@ -54,11 +54,12 @@ def _measure_one(
     assert plan.study.measurement is not None
     example = subject.example(batch_size)
     seed = plan.study.seeds[0]
+    calibration = subject.calibration()
     prepared: list[Executable] = []
     for variant in plan.variants:
         progress.update(f"preparing {variant.name}")
         model = trained_model(run, subject, variant, seed)
-        prepared.append(executable(variant, model, example, plan.device))
+        prepared.append(executable(variant, model, example, plan.device, calibration))
     for item in prepared:
         note_kernel(run, item.variant, subject.title, batch_size, item.kernel)
     measure(

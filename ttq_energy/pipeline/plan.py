@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ttq_energy.energy_model.targets import Target
 
 
+CALIBRATION_EXAMPLES = 256
+
+
 @dataclass(frozen=True)
 class Subject:
     """One network of the study and the data that it is trained and measured on."""
@@ -33,6 +36,12 @@ class Subject:
     @property
     def title(self) -> str:
         return self.spec.title
+
+    @property
+    def test_examples(self) -> int | None:
+        """Size of the test set, where it is known."""
+        test = self.data.test if self.data is not None else None
+        return len(test) if isinstance(test, Sized) else None
 
     def build(self, seed: int) -> torch.nn.Module:
         """A fresh full-precision network, the same for the same seed."""
@@ -46,6 +55,13 @@ class Subject:
         if self.data is not None:
             return self.data.example(batch_size)
         return models.example_input(self.spec.name, batch_size, **self.spec.options)
+
+    def calibration(self) -> torch.Tensor | None:
+        """A batch of training examples that sets int8's scales; None without a data set."""
+        if self.data is None:
+            return None
+        inputs, _ = next(iter(self.data.train_loader(CALIBRATION_EXAMPLES, seed=0)))
+        return inputs
 
 
 @dataclass(frozen=True)
