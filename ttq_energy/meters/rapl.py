@@ -59,6 +59,7 @@ class RaplMeter(Meter):
         self._zones = self._usable(zones)
         self._domains = self._describe()
         self._unwrappers = [_unwrapper(zone) for zone in self._zones]
+        self._files = [CounterFile(zone.energy_file) for zone in self._zones]
         self._running = False
         self._lock: threading.Lock | None = None
         self._stopped: threading.Event | None = None
@@ -116,12 +117,12 @@ class RaplMeter(Meter):
         if self._running:
             return
         self._lock = threading.Lock()
-        for zone, unwrapper in zip(self._zones, self._unwrappers, strict=True):
+        for file, unwrapper in zip(self._files, self._unwrappers, strict=True):
             try:
-                unwrapper.start(read_counter(zone.energy_file), self._clock())
+                unwrapper.start(file.read(), self._clock())
             except (OSError, ValueError) as error:
                 text = _why(error) if isinstance(error, OSError) else str(error)
-                raise SensorError(f"rapl: {zone.energy_file}: {text}") from None
+                raise SensorError(f"rapl: {file.path}: {text}") from None
         self._running = True
         self._stopped = threading.Event()
         self._poller = threading.Thread(
@@ -140,22 +141,22 @@ class RaplMeter(Meter):
             return [Reading(d.name, now, error="the meter is not started") for d in self._domains]
         with self._lock:
             return [
-                self._read_one(zone, domain, unwrapper)
-                for zone, domain, unwrapper in zip(
-                    self._zones, self._domains, self._unwrappers, strict=True
+                self._read_one(file, domain.name, unwrapper)
+                for file, domain, unwrapper in zip(
+                    self._files, self._domains, self._unwrappers, strict=True
                 )
             ]
 
-    def _read_one(self, zone: Zone, domain: Domain, unwrapper: Unwrapper) -> Reading:
+    def _read_one(self, file: CounterFile, name: str, unwrapper: Unwrapper) -> Reading:
         try:
-            raw = read_counter(zone.energy_file)
+            raw = file.read()
             t_s = self._clock()
-            return Reading(domain.name, t_s, energy_j=unwrapper.update(raw, t_s))
+            return Reading(name, t_s, unwrapper.update(raw, t_s))
         except OSError as error:
-            text = f"{zone.energy_file}: {_why(error)}"
+            text = f"{file.path}: {_why(error)}"
         except (ValueError, CounterError) as error:
-            text = f"{zone.energy_file}: {error}"
-        return Reading(domain.name, self._clock(), error=text)
+            text = f"{file.path}: {error}"
+        return Reading(name, self._clock(), error=text)
 
     def stop(self) -> None:
         if self._stopped is not None:
@@ -163,6 +164,8 @@ class RaplMeter(Meter):
         if self._poller is not None:
             self._poller.join(timeout=1.0)
         self._running = False
+        for file in self._files:
+            file.close()
         self._lock = self._stopped = self._poller = None
 
     @classmethod
@@ -212,22 +215,48 @@ def poll_interval_s(unwrappers: Sequence[Unwrapper]) -> float:
     return min(max(POLL_SHARE * shortest, FASTEST_POLL_S), SLOWEST_POLL_S)
 
 
-def read_counter(path: Path) -> int:
-    """The raw value of a counter file, in microjoule.
+class CounterFile:
+    """A counter's file, kept open because opening it costs more than reading it."""
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: what it holds is not a whole number of at least 0.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._descriptor = -1
+
+    def read(self) -> int:
+        """The raw value, in microjoule.
+
+        Raises:
+            OSError: it cannot be read, or is no longer there.
+            ValueError: what it holds is not a whole number of at least 0.
+        """
+        try:
+            if self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0:
+                self.close()  # removed, perhaps replaced: look again at its path
+            if self._descriptor < 0:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            text = os.pread(self._descriptor, 64, 0)
+        except OSError:
+            self.close()
+            raise
+        digits = text.strip()
+        if not digits.isdigit():
+            raise ValueError(f"expected a number of microjoule, got {text[:20]!r}")
+        return int(digits)
+
+    def close(self) -> None:
+        """May be called twice; the next read opens it again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def read_counter(path: Path) -> int:
+    """The raw value of a counter file, read once; see :class:`CounterFile`."""
+    file = CounterFile(path)
     try:
-        text = os.read(descriptor, 64)
+        return file.read()
     finally:
-        os.close(descriptor)
-    digits = text.strip()
-    if not digits.isdigit():
-        raise ValueError(f"expected a number of microjoule, got {text[:20]!r}")
-    return int(digits)
+        file.close()
 
 
 def mirrors(zones: Sequence[Zone]) -> list[Zone]:

@@ -62,20 +62,21 @@ class Unwrapper:
         step = raw - self._raw
         if step < 0 and self.modulus > 0:
             step += self.modulus
-        problem = self._problem(raw, step, gap_s)
-        if problem:
-            self._broken = problem
-            raise CounterError(problem)
+        allowed_j = self.peak_power_w * gap_s + SLACK_J
+        if step < 0 or step * self.joule > allowed_j or gap_s > SHORTEST_WRAP_S:
+            self._broken = self._problem(raw, step, gap_s, allowed_j)
+            if self._broken:
+                raise CounterError(self._broken)
         self._raw, self._t_s = raw, t_s
         self._steps += step
         return self._steps * self.joule
 
-    def _problem(self, raw: int, step: int, gap_s: float) -> str:
+    def _problem(self, raw: int, step: int, gap_s: float, allowed_j: float) -> str:
         if gap_s > max(self.wrap_s, SHORTEST_WRAP_S):
             return f"not read for {gap_s:.3g} s: the counter may have wrapped unseen"
         if step < 0:
             return f"the counter went back from {self._raw} to {raw}"
-        if step * self.joule > self.peak_power_w * gap_s + SLACK_J:
+        if step * self.joule > allowed_j:
             return (
                 f"the counter jumped from {self._raw} to {raw} in {gap_s:.3g} s "
                 f"({step * self.joule:.6g} J): it was reset, or is faulty"
