@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ttq_energy.measurement.comparisons import compare_measurements
     from ttq_energy.measurement.energy import DomainEnergy, Energy
+    from ttq_energy.measurement.layers import LayerEnergy, layer_energy
     from ttq_energy.measurement.monitor import EnergyMonitor, Window
     from ttq_energy.measurement.nvidia_sensors import nvml_sensor
+    from ttq_energy.measurement.payback import (
+        Interval,
+        break_even_inferences,
+        energy_per_correct,
+    )
     from ttq_energy.measurement.power_energy import (
         EnergyRatio,
         PowerEnergy,
@@ -29,6 +35,11 @@ if TYPE_CHECKING:
     from ttq_energy.measurement.statistics import Comparison, compare
 
 _HOMES = {
+    "Interval": "payback",
+    "LayerEnergy": "layers",
+    "break_even_inferences": "payback",
+    "energy_per_correct": "payback",
+    "layer_energy": "layers",
     "Comparison": "statistics",
     "DomainEnergy": "energy",
     "Energy": "energy",
@@ -55,17 +66,22 @@ __all__ = [
     "Energy",
     "EnergyMonitor",
     "EnergyRatio",
+    "Interval",
+    "LayerEnergy",
     "PowerEnergy",
     "ProtocolInterrupted",
     "ProtocolResult",
     "Sensor",
     "Window",
     "Workload",
+    "break_even_inferences",
     "compare",
     "compare_measurements",
     "energy_from_power",
+    "energy_per_correct",
     "energy_ratio",
     "generic_sensor",
+    "layer_energy",
     "nvml_sensor",
     "run_protocol",
 ]

@@ -12,7 +12,13 @@ from ttq_energy.measurement.comparisons import NO_DOMAIN, TIMED
 from ttq_energy.measurement.energy import DomainEnergy, Energy, headline_domains
 from ttq_energy.measurement.idle import IdlePower, IdleWindow, idle_power
 from ttq_energy.measurement.monitor import EnergyMonitor, Window
-from ttq_energy.measurement.validity import SENSOR, Surroundings, block_problems, disagreements
+from ttq_energy.measurement.validity import (
+    SENSOR,
+    Surroundings,
+    block_problems,
+    device_problems,
+    disagreements,
+)
 
 TOTAL = "total"
 """Domain of the sum over the additive domains of the best provenance, where there are several."""
@@ -75,6 +81,7 @@ def measurement_rows(
     for block in blocks:
         problems = block_problems(
             block.around,
+            on_gpu=str(head.get("device", "")).startswith("cuda"),
             idle_other_cores=usual,
             clocks_mhz=clocks[block.variant],
             cores=cores,
@@ -114,22 +121,25 @@ def _block_rows(
     differing = disagreements(energy)
     rows = []
     for domain in energy.domains.values():
-        own = [*problems, *_domain_problems(domain, differing)]
+        own = [*problems, *_domain_problems(domain, differing, block.around)]
         power = idle_power(idle, domain.domain, middle)
         rows.append({**common, **_energy_cells(domain, power, own)})
     parts = total_domains(energy)
     if parts:
         total_problems = list(problems)
         for part in parts:
-            reasons = _domain_problems(part, differing)
+            reasons = _domain_problems(part, differing, block.around)
             total_problems += [f"{SENSOR}{part.domain}: {r.removeprefix(SENSOR)}" for r in reasons]
         powers = [idle_power(idle, part.domain, middle) for part in parts]
         rows.append({**common, **_total_cells(energy, parts, powers, total_problems)})
     return rows
 
 
-def _domain_problems(domain: DomainEnergy, differing: Mapping[str, str]) -> list[str]:
+def _domain_problems(
+    domain: DomainEnergy, differing: Mapping[str, str], around: Surroundings
+) -> list[str]:
     reasons = [f"{SENSOR}{domain.reason}"] if domain.reason else []
+    reasons += [f"{SENSOR}{reason}" for reason in device_problems(around, domain.domain)]
     if domain.domain in differing:
         reasons.append(f"{SENSOR}{differing[domain.domain]}")
     return reasons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ TICK_S = 0.01
 """/proc/stat counts in ticks of 10 ms, one count a core."""
 CLOCK_SHARE = 0.05
 """A clock this far from the median of the variant's blocks has moved."""
+THROTTLED_SHARE = 0.002
+"""Cumulative throttling that rises by more than this share of the block has held it back."""
 DISAGREEMENT = 0.05
 """Counter and integral of one device may differ by this share and by their edges."""
+_DEVICE = re.compile(r"(gpu-\d+)-")
 SENSOR = "sensor: "
 """Head of a reason that spoils the joule of one domain but not the block's latency."""
 
@@ -65,6 +69,7 @@ def _first_number(conditions: Conditions, suffix: str, otherwise: float) -> floa
 def block_problems(
     around: Surroundings,
     *,
+    on_gpu: bool,
     idle_other_cores: float,
     clocks_mhz: Sequence[float],
     cores: int,
@@ -73,33 +78,71 @@ def block_problems(
 
     Args:
         around: the looks before and after it.
+        on_gpu: the block ran on a GPU, so that a GPU's state is the block's; otherwise it spoils
+            that GPU's joules only (see :func:`device_problems`).
         idle_other_cores: median CPU use of others in the idle windows; NaN where unknown.
         clocks_mhz: clocks at the ends of all the variant's blocks.
         cores: of the machine.
     """
+    problems = [*_cpu_throttling(around), *_clocks(around, clocks_mhz)]
+    problems += _other_load(around, idle_other_cores, cores)
+    for device, reasons in _of_devices(around).items():
+        if on_gpu or not device.startswith("gpu-"):
+            problems += reasons
+    return problems
+
+
+def device_problems(around: Surroundings, domain: str) -> list[str]:
+    """What spoils the joules of one domain: throttling or other processes on its device."""
     return [
-        *_throttling(around),
-        *_clocks(around, clocks_mhz),
-        *_other_load(around, idle_other_cores, cores),
+        reason
+        for device, reasons in _of_devices(around).items()
+        if device and (domain == device or domain.startswith(f"{device}-"))
+        for reason in reasons
     ]
 
 
-def _throttling(around: Surroundings) -> Iterator[str]:
+def _cpu_throttling(around: Surroundings) -> Iterator[str]:
     if around.after.throttle_count > around.before.throttle_count:
         count = around.after.throttle_count - around.before.throttle_count
-        yield f"the CPU throttled {count:.0f} times"
+        yield f"throttled: {count:.0f} thermal events of the CPU"
+
+
+def _of_devices(around: Surroundings) -> dict[str, list[str]]:
+    """Problems by device ("gpu-0", or empty for the machine), from the meters' conditions.
+
+    Keys are "<meter>.<device>-<name>": "throttle..." holds seconds so far, a flag or a reason;
+    "other_processes" a count.
+    """
+    span = max(around.after.t_s - around.before.t_s, 1e-9)
+    found: dict[str, list[str]] = {}
     for key, after in around.conditions_after.items():
-        if "throttle" not in key:
-            continue
-        before = around.conditions_before.get(key)
-        if isinstance(after, bool):
-            if after:
-                yield f"throttled ({key})"
-        elif isinstance(after, (int, float)) and isinstance(before, (int, float)):
-            if after > before:
-                yield f"throttled ({key} rose by {after - before:.4g})"
-        elif isinstance(after, str) and after:
-            yield f"throttled ({key}: {after})"
+        name = key.partition(".")[2] or key
+        match = _DEVICE.match(name)
+        device = match.group(1) if match else ""
+        reason = ""
+        if "throttle" in name:
+            reason = _throttled(name, around.conditions_before.get(key), after, span)
+        elif name.endswith("other_processes") and not isinstance(after, str) and after > 0:
+            reason = f"other load: another process on the device ({name}: {after:g})"
+        if reason:
+            found.setdefault(device, []).append(reason)
+    return found
+
+
+def _throttled(
+    name: str, before: float | str | bool | None, after: float | str | bool, span_s: float
+) -> str:
+    if isinstance(after, bool):
+        return f"throttled: {name}" if after else ""
+    if isinstance(after, str):
+        return f"throttled: {name} says {after}" if after else ""
+    if isinstance(before, str) or before is None:
+        return ""
+    rise = after - before
+    if rise <= THROTTLED_SHARE * span_s:
+        return ""
+    return f"throttled: {name} rose by {rise:.3g}"
 
 
 def _clocks(around: Surroundings, clocks_mhz: Sequence[float]) -> Iterator[str]:
@@ -119,9 +162,6 @@ def _other_load(around: Surroundings, idle_other_cores: float, cores: int) -> It
     allowed = min(OTHER_LOAD_CORES + usual, BUSY_MACHINE_CORES) + ticks
     if other > allowed:
         yield f"other load: {other:.2f} cores busy besides this process ({allowed:.2f} allowed)"
-    for key, value in around.conditions_after.items():
-        if key.endswith("other_processes") and not isinstance(value, str) and value > 0:
-            yield f"another process on the device ({key}: {value})"
 
 
 def disagreements(energy: Energy) -> dict[str, str]:
