@@ -104,7 +104,6 @@ def _run_study(
         _check_same_study(load_run(folder), chosen)
     elif writes and (folder / "run.json").exists():
         raise InputError(f"{folder}: already holds a run; give another --out, or --resume")
-    progress.stage(f"Preparing {chosen.name}")
     plan = make_plan(chosen)
     monitor = plan.monitor()
     if not writes:
