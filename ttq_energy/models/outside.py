@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -186,9 +187,14 @@ def _hf_config(name: str, options: Mapping[str, Any]) -> Any:
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING
     folder = Path(name).expanduser()
     if name in known:
-        base = transformers.AutoConfig.for_model(name)
+        base = _hf_read(name, name, lambda: transformers.AutoConfig.for_model(name))
     elif (folder / "config.json").is_file():
-        base = _hf_read(transformers, name, folder)
+        file = f"{folder}/config.json"
+        base = _hf_read(
+            name,
+            file,
+            lambda: transformers.AutoConfig.from_pretrained(folder, local_files_only=True),
+        )
     elif folder.is_dir():
         raise InputError(f"{KIND} 'hf:{name}': {folder}/config.json: no such file")
     elif "/" in name:
@@ -205,29 +211,31 @@ def _hf_config(name: str, options: Mapping[str, Any]) -> Any:
     return type(base).from_dict({**base.to_dict(), **given})
 
 
-def _hf_read(transformers: Any, name: str, folder: Path) -> Any:
+def _hf_read(name: str, what: str, read: Callable[[], Any]) -> Any:
+    """Call a reader of transformers; names the first cause, such as a broken torchvision."""
     try:
-        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        return read()
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{KIND} 'hf:{name}': {folder}/config.json: {reason}") from error
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
+        raise InputError(f"{KIND} 'hf:{name}': {what}: {reason}") from error
 
 
 def _hf_class(config: Any, name: str) -> tuple[Any, str]:
     """The auto class that gives logits for this configuration, and its input's keyword."""
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForImageClassification,
-        AutoModelForMaskedLM,
-        AutoModelForSequenceClassification,
+    transformers = _package("transformers", f"hf:{name}")
+    causal, masked, sequence, image = (
+        _hf_read(name, "transformers", partial(getattr, transformers, f"AutoModelFor{kind}"))
+        for kind in ("CausalLM", "MaskedLM", "SequenceClassification", "ImageClassification")
     )
-
     wanted = " ".join(getattr(config, "architectures", None) or [])
     choices = [
-        ("ForCausalLM LMHeadModel", AutoModelForCausalLM, "input_ids"),
-        ("ForMaskedLM", AutoModelForMaskedLM, "input_ids"),
-        ("ForSequenceClassification", AutoModelForSequenceClassification, "input_ids"),
-        ("ForImageClassification", AutoModelForImageClassification, "pixel_values"),
+        ("ForCausalLM LMHeadModel", causal, "input_ids"),
+        ("ForMaskedLM", masked, "input_ids"),
+        ("ForSequenceClassification", sequence, "input_ids"),
+        ("ForImageClassification", image, "pixel_values"),
     ]
     fitting = [c for c in choices if type(config) in c[1]._model_mapping]
     named = [c for c in fitting if any(suffix in wanted for suffix in c[0].split())]
@@ -236,10 +244,10 @@ def _hf_class(config: Any, name: str) -> tuple[Any, str]:
             f"{KIND} 'hf:{name}': expected a language model or an image or sequence classifier; "
             f"transformers has none for '{config.model_type}'"
         )
-    if type(config) in AutoModelForImageClassification._model_mapping and not named:
-        return AutoModelForImageClassification, "pixel_values"
-    if not named and type(config) in AutoModelForMaskedLM._model_mapping:
-        return AutoModelForMaskedLM, "input_ids"
+    if type(config) in image._model_mapping and not named:
+        return image, "pixel_values"
+    if not named and type(config) in masked._model_mapping:
+        return masked, "input_ids"
     _, chosen, keyword = (named or fitting)[0]
     return chosen, keyword
 
