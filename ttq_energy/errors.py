@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+
+SIMILAR = 0.5
+"""Least likeness (difflib's ratio) of a name that is suggested."""
 
 
 class TTQEnergyError(Exception):
@@ -25,11 +29,19 @@ class SensorError(TTQEnergyError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name most like ``name``, or None when nothing is similar."""
-    names = list(valid)
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[close[0]] if close else None
+    """The valid name most like ``name``, or None when nothing is similar.
+
+    Among equally similar names the one that shares the longer beginning is taken.
+    """
+    wrong = name.lower()
+
+    def likeness(candidate: str) -> tuple[float, int]:
+        right = candidate.lower()
+        ratio = difflib.SequenceMatcher(None, right, wrong).ratio()
+        return ratio, len(os.path.commonprefix([right, wrong]))
+
+    best = max(valid, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= SIMILAR else None
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str], where: str = "") -> InputError:
