@@ -78,7 +78,7 @@ def write_table_or_plot(table: pd.DataFrame, keys: list[str], path: Path) -> Non
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    others = [k for k in ("target", *keys[1:]) if table[k].nunique() > 1]
+    others = [k for k in ("target", *keys[1:]) if len(set(table[k])) > 1]
     groups = table.groupby(others, sort=False) if others else [((), table)]
     for values, rows in groups:
         shown = values if isinstance(values, tuple) else (values,)

@@ -265,7 +265,7 @@ def _assemble(
     layers = pd.DataFrame(
         {
             "layer": names,
-            "macs": [int(round(layer.macs)) for layer in prepared.layers],
+            "macs": [round(layer.macs) for layer in prepared.layers],
             "latency_s": events.latency_s,
             "energy_j": energy,
             "energy_low_j": np.minimum(low, energy),

@@ -1,4 +1,4 @@
-"""The shape of a layer's multiply-accumulates: one loop nest for convolutions and matrix products."""
+"""The shape of a layer's products: one loop nest for convolutions and matrix products."""
 
 from __future__ import annotations
 

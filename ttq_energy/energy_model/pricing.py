@@ -327,6 +327,7 @@ class Pricer:
             events.weight_dram_bytes = weight_dram / 8
         else:
             reads, writes = 0.0 * reads, 0.0 * writes
+            weight_dram, in_dram = 0.0 * weight_dram, 0.0 * in_dram
             events.dram_bytes = reads / 8
             events.weight_dram_bytes = reads / 8
         self._serial_input_bytes = in_dram / 8 if dram is not None else 0.0 * in_dram

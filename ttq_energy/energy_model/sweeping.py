@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,17 +124,22 @@ def _targets(
 def same_layout(a: Target, b: Target) -> bool:
     """Whether two targets differ in prices alone, so that the same mapping and times hold.
 
-    The mapping found for the first is kept where only prices move: the change asked about is that
-    of the price, not of the schedule.
+    The mapping found for the first is kept where only prices move: what is asked is what that
+    price does, not what another schedule would.
     """
-    return replace(a, **_without_prices(b)) == a
+    return _layout(a) == _layout(b)
 
 
-def _without_prices(target: Target) -> dict[str, Any]:
-    """Every field that mapping, times or event counts depend on."""
-    skip = ("figures", "modes", "levels", "formats", "vector_pj", "static_w")
-    plain = {k: v for k, v in vars(target).items() if k not in skip}
-    return plain
+def _layout(target: Target) -> dict[str, Any]:
+    """Everything that mapping, times or event counts depend on."""
+    priced = ("figures", "modes", "levels", "formats", "vector_pj", "static_w")
+    found = {key: value for key, value in vars(target).items() if key not in priced}
+    for group in ("modes", "levels", "formats"):
+        found[group] = [
+            {key: value for key, value in vars(member).items() if not key.endswith("_pj")}
+            for member in getattr(target, group)
+        ]
+    return found
 
 
 def _events(prepared: Prepared, keys: list[str], inner: list[Any], is_base: bool) -> Events:

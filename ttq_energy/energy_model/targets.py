@@ -104,6 +104,7 @@ class Target:
     cores: int
     flexible: bool
     parallelize_inputs: bool
+    outputs_per_unit: int
     registers: tuple[int, int, int] | None
     weight_words_per_cycle: float
     efficiency: float
@@ -303,6 +304,7 @@ class _Reader:
             cores=array.get("cores", 1),
             flexible=array.get("flexible", False),
             parallelize_inputs=array.get("parallelize_inputs", False),
+            outputs_per_unit=array.get("outputs_per_unit", 1),
             registers=registers
             and (registers["weight_words"], registers["input_words"], registers["output_words"]),
             weight_words_per_cycle=self.figure(("array", "weight_words_per_cycle"), infinite).value,

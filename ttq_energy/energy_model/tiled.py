@@ -80,7 +80,8 @@ def _output_stationary(g: Geometry, target: Target) -> dict[str, float]:
         cycles = float(ceil_div(tiles, target.cores) * ceil_div(g.reduction, split))
         reads = float(g.positions * filter_tiles + g.out_channels * position_tiles)
         if best is None or (cycles, reads) < best[:2]:
-            best = (cycles, reads, position_tiles, filter_tiles)
+            kept = ceil_div(g.out_channels, columns * target.outputs_per_unit)
+            best = (cycles, reads, position_tiles, kept)
     assert best is not None
     cycles, _, position_tiles, filter_tiles = best
     return {
