@@ -127,8 +127,8 @@ def answer(run: Run, chosen: Headline | None = None) -> str:
     if chosen.kind == "estimate":
         return (
             f"On the target `{row['target']}`, {row['model']} as `{row['variant']}` is modelled "
-            f"to take {ratio} times the energy of `{base}` per inference{right}; nothing was "
-            "measured."
+            f"to take {ratio} times the energy of `{base}` per inference{right}; "
+            f"{_what_was_measured(run)}."
         )
     where = (
         f"{row['model']} as `{row['variant']}`, at batch size {row['batch_size']} on "
@@ -144,6 +144,13 @@ def answer(run: Run, chosen: Headline | None = None) -> str:
         f"{where} takes {ratio} times the time of `{base}` per inference (timed): "
         f"{_TIME_VERDICT[str(row['verdict'])]}{right}; what it saves in joules was not measured."
     )
+
+
+def _what_was_measured(run: Run) -> str:
+    blocks = len(run.measurements.drop_duplicates(["model", "device", "batch_size", "block"]))
+    if not blocks:
+        return "nothing was measured"
+    return f"no comparison could be made of the {blocks} blocks measured here, which see below"
 
 
 def _at_accuracy(run: Run, model: str, variant: str) -> str:
@@ -229,7 +236,11 @@ def sensor_notice(run: Run) -> str:
     looked = [_unusable(sensor) for sensor in real.to_dict("records")]
     if not looked:
         return "**No energy sensor was readable**; the run does not say which were looked for."
-    return f"**No energy sensor was readable**; looked for were {listed(looked)}."
+    hopeless = not any(real["remedy"])
+    return (
+        f"**No energy sensor was readable**; looked for were {listed(looked)}"
+        f"{'; no command would make one readable here' if hopeless else ''}."
+    )
 
 
 def _unusable(sensor: Mapping[Any, Any]) -> str:
@@ -377,11 +388,15 @@ def summary_rows(run: Run, chosen: Headline) -> pd.DataFrame:
 
     right = tables.accuracy(run)
     model = chosen.row.get("model") or (right["model"].iloc[0] if len(right) else "")
-    names = variant_order(run)
-    frame = pd.DataFrame({"model": model, "variant": names}).merge(
-        right[["model", "variant", "accuracy", "accuracy_low", "accuracy_high"]],
-        on=["model", "variant"],
-        how="left",
+    names = pd.Series(variant_order(run), dtype=object)
+    frame = (
+        pd.DataFrame({"variant": names})
+        .assign(model=model)
+        .merge(
+            right[["model", "variant", "accuracy", "accuracy_low", "accuracy_high"]],
+            on=["model", "variant"],
+            how="left",
+        )
     )
     ratios = ["ratio", "ratio_low", "ratio_high", "verdict", "provenance"]
     energy, time = _summary_ratios(run, chosen)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.answer import QUESTION, answer, device, notices, sensor_notice
-from ttq_energy.reporting.document import Block, FigureView, Front, Report, Section
+from ttq_energy.reporting.document import Block, FigureView, Front, Listing, Report, Section
 from ttq_energy.reporting.formatting import ends, interval, listed
 from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.tables.gather import gather, run_names
@@ -330,7 +330,8 @@ def _notices(runs: Sequence[Run]) -> Section | None:
     blocks: list[Block] = []
     for name, run in zip(run_names(runs), runs, strict=True):
         said = [*notices(run), *map(str, run.manifest.get("messages") or [])]
-        blocks += [f"`{name}`: {sentence}" for sentence in said]
+        if said:
+            blocks += [f"`{name}`", Listing(tuple(said))]
     refused = tables.blocks_left_out(runs)
     if len(refused):
         blocks.append(

@@ -97,7 +97,14 @@ class Code:
     text: str
 
 
-Block = str | TableView | FigureView | Code
+@dataclass(frozen=True)
+class Listing:
+    """Short texts, one beneath the other."""
+
+    items: tuple[str, ...]
+
+
+Block = str | TableView | FigureView | Code | Listing
 
 
 @dataclass(frozen=True)

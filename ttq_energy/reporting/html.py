@@ -11,6 +11,7 @@ from ttq_energy.reporting.document import (
     Block,
     Code,
     FigureView,
+    Listing,
     Report,
     Section,
     TableView,
@@ -90,6 +91,8 @@ def _block(block: Block) -> str:
         return _table(block)
     if isinstance(block, FigureView):
         return _figure(block)
+    if isinstance(block, Listing):
+        return f"<ul>{''.join(f'<li>{_inline(item)}</li>' for item in block.items)}</ul>"
     if isinstance(block, Code):
         return f'<pre tabindex="0"><code>{escape(block.text)}</code></pre>'
     return f"<p>{_inline(block)}</p>"

@@ -15,6 +15,7 @@ from ttq_energy.reporting.document import (
     Block,
     Code,
     FigureView,
+    Listing,
     Report,
     Section,
     TableView,
@@ -119,6 +120,8 @@ def _block(block: Block) -> dict[str, Any]:
             "caption": _spans(block.caption),
             "alt": block.alt,
         }
+    if isinstance(block, Listing):
+        return {"kind": "list", "items": [_spans(item) for item in block.items]}
     if isinstance(block, Code):
         return {"kind": "code", "text": block.text}
     return {"kind": "text", "spans": _spans(block)}

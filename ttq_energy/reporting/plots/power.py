@@ -21,6 +21,7 @@ from ttq_energy.reporting.plots.style import (
     new_figure,
     style,
     variant_color,
+    variant_rank,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def power_trace(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         width: of the figure in inches.
     """
     domains = list(dict.fromkeys(frame["domain"]))
-    variants = list(dict.fromkeys(v for v in frame["variant"] if v))
+    variants = sorted({str(v) for v in frame["variant"] if v}, key=variant_rank)
     with style():
         figure, panels = new_figure(width, 0.45 + 1.35 * len(domains), len(domains), 1, sharex=True)
         for axes, domain in zip(panels, domains, strict=True):

@@ -105,6 +105,12 @@ def variant_color(variant: str) -> str:
     return _KNOWN.get(variant) or _OTHERS[_hash(variant) % len(_OTHERS)]
 
 
+def variant_rank(variant: str) -> tuple[int, str]:
+    """Sorts the usual variants in their usual order, others after them by name."""
+    names = list(_KNOWN)
+    return (names.index(variant) if variant in names else len(names), variant)
+
+
 def variant_marker(variant: str) -> str:
     """The marker of a variant, which tells it apart where colour cannot."""
     names = list(_KNOWN)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.answer import PROVENANCE
-from ttq_energy.reporting.document import Block, Code, Section
+from ttq_energy.reporting.document import Block, Code, Listing, Section
 from ttq_energy.reporting.formatting import fixed, listed, quantity
 from ttq_energy.run import Run
 
@@ -135,8 +135,8 @@ def _networks(run: Run) -> str:
 
 def left_out(run: Run) -> Section | None:
     """Blocks, layers and variants that the figures do not contain, and why."""
-    blocks: list[Block] = [str(message) for message in run.manifest.get("messages") or []]
-    blocks += _absent_variants(run)
+    said = [*map(str, run.manifest.get("messages") or []), *_absent_variants(run)]
+    blocks: list[Block] = [Listing(tuple(said))] if said else []
     refused = tables.blocks_left_out(run)
     if len(refused):
         blocks.append(
@@ -175,7 +175,7 @@ def left_out(run: Run) -> Section | None:
     return Section("left-out", "What was left out", tuple(blocks)) if blocks else None
 
 
-def _absent_variants(run: Run) -> list[Block]:
+def _absent_variants(run: Run) -> list[str]:
     if run.measurements.empty:
         return []
     compared = set(run.measurements["variant"])
@@ -228,7 +228,7 @@ def method(run: Run) -> Section:
     present = {name for name in run.tables if len(run.tables[name])}
     sources = [text for needs, text in _SOURCES if present & set(needs)]
     if sources:
-        blocks += [f"**Sources.** {sources[0]}", *sources[1:]]
+        blocks += ["**Sources.**", Listing(tuple(sources))]
     return Section("method", "Method and sources", tuple(blocks))
 
 

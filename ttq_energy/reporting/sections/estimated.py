@@ -181,9 +181,8 @@ def measured_against_modelled(run: Run) -> Section | None:
     if not (here["provenance"] != "modelled").any() or there.empty:
         return None
     blocks: list[Block] = [
-        "The ratios stand side by side and are not combined: they are of different hardware. "
-        "A processor spends most of a ternary multiply-accumulate on fetching, decoding and "
-        "moving; an accelerator built for it need not."
+        "The ratios stand side by side and are not combined: they are of different hardware, and "
+        "of different provenance."
     ]
     for model, group in frame.groupby("model", sort=False):
         texts = [

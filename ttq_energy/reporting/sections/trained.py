@@ -90,8 +90,8 @@ def training(run: Run) -> Section | None:
         return None
     blocks: list[Block] = []
     for model, frame in tables.training_curves(run).groupby("model", sort=False):
-        epochs = frame[frame["epoch"] > 0]
-        if epochs.empty or epochs["loss"].isna().all():
+        epochs = frame[frame["loss"].notna()]
+        if epochs.empty:
             continue
         final = tables.accuracy(run)
         texts = [

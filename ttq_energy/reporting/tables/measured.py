@@ -168,7 +168,8 @@ def of_main_domain(frame: pd.DataFrame, run: Run) -> pd.DataFrame:
 def blocks_left_out(runs: Runs) -> pd.DataFrame:
     """How many blocks were refused and why: model, device, batch_size, domain, reason, blocks, of.
 
-    ``of`` is how many blocks were measured there.
+    Reasons that differ only in their figures are one: the first stands for them. ``of`` is how
+    many blocks were measured there.
     """
     return gather(runs, _blocks_left_out)
 
@@ -177,10 +178,18 @@ def _blocks_left_out(run: Run) -> pd.DataFrame:
     frame = run.measurements
     bad = frame[~frame["valid"].fillna(False).astype(bool)].copy()
     bad["reason"] = bad["invalid_reason"].replace("", "no reason given")
+    bad["kind"] = bad["reason"].str.replace(r"\d+(\.\d+)?", "#", regex=True)
     where = [*_PLACE, "domain"]
-    counted = bad.groupby([*where, "reason"], sort=False).size().rename("blocks").reset_index()
+    groups = bad.groupby([*where, "kind"], sort=False)["reason"]
+    counted = groups.agg([("reason", _example), ("blocks", "size")]).reset_index()
+    counted = counted.drop(columns="kind")
     of = frame.groupby(where, sort=False).size().rename("of").reset_index()
     return in_order(counted.merge(of, on=where), run, [*where, "reason"])
+
+
+def _example(reasons: pd.Series) -> str:
+    first = str(reasons.iloc[0])
+    return first if (reasons == first).all() else f"such as: {first}"
 
 
 def traces(runs: Runs) -> pd.DataFrame:

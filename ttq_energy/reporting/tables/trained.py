@@ -291,7 +291,7 @@ def ablation(runs: Runs) -> pd.DataFrame:
 
 def _ablation(run: Run) -> pd.DataFrame:
     frame = run.training
-    chosen = frame[frame["selected"].fillna(False).astype(bool) & (frame["epoch"] > 0)]
+    chosen = frame[frame["selected"].fillna(False).astype(bool) & frame["wall_s"].notna()]
     summary = (
         chosen.groupby(["model", "variant"], sort=False)[["zero_fraction", "w_pos", "w_neg"]]
         .mean()
