@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
 
 SIMILAR = 0.5
@@ -38,10 +37,15 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
     def likeness(candidate: str) -> tuple[float, int]:
         right = candidate.lower()
         ratio = difflib.SequenceMatcher(None, right, wrong).ratio()
-        return ratio, len(os.path.commonprefix([right, wrong]))
+        return ratio, _common_beginning(right, wrong)
 
     best = max(valid, key=likeness, default=None)
     return best if best is not None and likeness(best)[0] >= SIMILAR else None
+
+
+def _common_beginning(left: str, right: str) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str], where: str = "") -> InputError:

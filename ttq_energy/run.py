@@ -276,7 +276,7 @@ class Run:
                 for row in frame.to_dict("records")
             ]
             kept = [
-                {name: value for name, value in row.items() if not _missing(value)}
+                {str(name): value for name, value in row.items() if not _missing(value)}
                 for row, drop in zip(frame.to_dict("records"), same, strict=True)
                 if not drop
             ]

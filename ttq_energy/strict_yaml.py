@@ -121,8 +121,8 @@ def _construct(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], source
 
 
 def _scalar(node: yaml.Node) -> Any:
-    value = yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]
-    if isinstance(value, str) and node.style is None:
+    value = yaml.SafeLoader("").construct_object(node, deep=True)
+    if isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None:
         return _number_or_text(value)
     return value
 
