@@ -102,6 +102,19 @@ void dense_gemv(uintptr_t x, uintptr_t w, int64_t rows, int64_t columns, uintptr
   });
 }
 
+// Reads memory once, for the bandwidth of the roofline; returns a sum that depends on all of it.
+uint64_t read_memory(uintptr_t address, int64_t bytes, int threads) {
+  std::atomic<uint64_t> total{0};
+  const int64_t words = bytes / 8;
+  ttq::parallel_for(threads, threads, [&](int64_t part) {
+    const uint64_t* data = pointer<const uint64_t>(address);
+    uint64_t sum = 0;
+    for (int64_t i = words * part / threads; i < words * (part + 1) / threads; i++) sum += data[i];
+    total += sum;
+  });
+  return total;
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -115,4 +128,5 @@ NB_MODULE(_native, m) {
   m.def("conv2d", &conv2d, Unlocked());
   m.def("lstm_cell", &lstm_cell, Unlocked());
   m.def("dense_gemv", &dense_gemv, Unlocked());
+  m.def("read_memory", &read_memory, Unlocked());
 }
