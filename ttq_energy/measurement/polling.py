@@ -125,19 +125,20 @@ def poll(
     rates = [Rate(meter) for meter in meters]
     due = [time.monotonic()] * len(meters)
     last = list(due)
+    spent_s = time.thread_time()
     while meters and not stopped.is_set():
         now = time.monotonic()
         for index, meter in enumerate(meters):
             if due[index] > now:
                 continue
-            begun = time.thread_time()
             if locks is None:
                 readings = read_safely(meter)
             else:
                 with locks[index]:
                     readings = read_safely(meter)
-            rates[index].saw(readings, time.thread_time() - begun, now - last[index])
             emit(readings)
+            before_s, spent_s = spent_s, time.thread_time()  # waking up costs more than most reads
+            rates[index].saw(readings, spent_s - before_s, now - last[index])
             last[index] = now
             due[index] = max(due[index] + rates[index].interval_s, now)
         stopped.wait(max(min(due) - time.monotonic(), 0.0002))
