@@ -62,6 +62,14 @@ def test_devices_of_other_meters_and_temperature_chips_are_left_alone(hwmon):
     assert not HwmonMeter.probe(hwmon.root).found
 
 
+def test_batteries_are_no_sensor_and_an_unknown_device_is_no_whole(hwmon):
+    hwmon(0, "BAT0", power1_input=11_000_000)
+    hwmon(1, "nouveau", power1_input=30_000_000)
+    (domain,) = HwmonMeter(hwmon.root).domains
+    assert domain.name == "board-nouveau-power1"
+    assert not domain.additive
+
+
 def test_a_rail_that_fails_is_an_error(hwmon):
     folder = hwmon(0, "ina226", power1_input=7_250_000)
     with HwmonMeter(hwmon.root) as meter:

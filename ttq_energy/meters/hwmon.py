@@ -22,8 +22,13 @@ NOMINAL_UPDATE_S = 0.1
 SPOT_LIMIT_S = 0.3
 TOTALS = re.compile(r"(^|_)(v?in|vdd_in|pom_5v_in|vdd_total|total|system|sys5v|vin_sys_5v0)(_|$)")
 """Labels of the rail that feeds a whole board (NVIDIA Jetson developer guide, INA3221 rails)."""
-OTHER_METERS = ("amdgpu", "nvidia", "zenpower", "amd_energy")
-"""Drivers of devices that a meter of their own reads."""
+OTHERS = re.compile(
+    r"^(amdgpu|nvidia|zenpower|amd_energy|bat\d*|ac\d*|adp\d*|ucsi.*)$", re.IGNORECASE
+)
+"""Chips left alone: those that a meter of their own reads, and batteries and chargers, whose power
+is that of charging."""
+BOARD_CHIPS = re.compile(r"^(ina\d|ltc\d|power_meter)")
+"""Chips that are built to measure a supply: one alone measures what feeds the board."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,8 @@ class HwmonMeter(Meter):
 
     @property
     def domains(self) -> tuple[Domain, ...]:
-        totals = [channel for channel in self._channels if channel.is_total]
-        whole = totals[:1] or (self._channels if len(self._channels) == 1 else [])
+        boards = [c for c in self._channels if BOARD_CHIPS.match(c.chip)]
+        whole = [c for c in boards if c.is_total][:1] or (boards if len(boards) == 1 else [])
         return tuple(
             Domain(
                 name=channel.name,
@@ -156,7 +161,7 @@ def find_channels(root: Path) -> list[Channel]:
         return []
     for folder in chips:
         chip = _text(folder / "name", folder.name)
-        if chip not in OTHER_METERS:
+        if not OTHERS.match(chip):
             channels += _channels(folder, chip)
     names = [channel.name for channel in channels]
     return [c for place, c in enumerate(channels) if c.name not in names[:place]]
