@@ -124,8 +124,8 @@ def candidates(problem: Problem, processors: int) -> list[Path]:
             modes.insert(0, "rounded")
         for mode in modes:
             found += _many(problem, mode, processors)
-        if not problem.int8:
-            found.append(Path("dense"))
+        if not problem.int8 and problem.dtype != "float32":
+            found.append(Path("dense"))  # a library's float32 may be TF32, which rounds
     return list(dict.fromkeys(found))
 
 

@@ -29,6 +29,7 @@ def codes_of(*shape):
 
 def distance(y, expected):
     """Relative to the expected values; NaN where y was not written."""
+    expected = expected.detach()
     return float((y.double() - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
