@@ -22,9 +22,9 @@ def test_calls_are_timed_in_turns_by_blocks():
         return run
 
     times = forms.interleaved(
-        [call("a", 0.01), call("b", 0.02)], lambda: None, rounds=5, clock=lambda: now[0]
+        [call("a", 0.01), call("b", 0.025)], lambda: None, rounds=5, clock=lambda: now[0]
     )
-    assert times == [pytest.approx([0.01] * 5), pytest.approx([0.02] * 5)]
+    assert times == [pytest.approx([0.01] * 5), pytest.approx([0.025] * 5)]
     rounds = "".join(order[2:]).replace("aaaaa", "A").replace("bb", "B")
     assert sorted(rounds) == ["A"] * 5 + ["B"] * 5
     assert rounds not in ("AB" * 5, "AAAAABBBBB"), "the order is not random"
