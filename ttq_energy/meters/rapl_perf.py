@@ -102,6 +102,14 @@ class RaplPerfMeter(Meter):
         self._period_s = min(
             (s.update_period_s for s in spots if s.update_period_s is not None), default=None
         )
+        self._step_j = min(
+            (
+                spot.resolution * source.event.scale
+                for spot, source in zip(spots, self._sources, strict=True)
+                if spot.resolution is not None
+            ),
+            default=None,
+        )
 
     def _open(self) -> None:
         for source in self._sources:
@@ -181,7 +189,7 @@ class RaplPerfMeter(Meter):
             Provenance.COUNTER,
             names,
             update_period_s=meter._period_s,
-            resolution_j=RESOLUTION_J,
+            resolution_j=meter._step_j,
         )
 
 
