@@ -97,31 +97,37 @@ def prepare(
     for name in mapping or {}:
         if name not in names:
             raise unknown_name("layer", name, names, "mapping")
-    settings, pricer = _laid_out(chosen, layers, mapping or {})
+    inputs = np.array([zeros.get(name, 0.0) for name in names])
+    outputs = _zeros_of_outputs(layers, zeros)
+    settings, pricer = _laid_out(chosen, layers, inputs, outputs, mapping or {})
     return Prepared(
         chosen,
         layers,
         settings,
         pricer,
         np.array([layer.weight_zero_fraction for layer in layers]),
-        np.array([zeros.get(name, 0.0) for name in names]),
-        _zeros_of_outputs(layers, zeros),
+        inputs,
+        outputs,
         np.array([float(layer.scale_multiplies) for layer in layers]),
     )
 
 
 def _laid_out(
-    target: Target, layers: Sequence[Layer], mapping: Mapping[str, Mapping[str, int]]
+    target: Target,
+    layers: Sequence[Layer],
+    input_zeros: NDArray[np.float64],
+    output_zeros: NDArray[np.float64],
+    mapping: Mapping[str, Mapping[str, int]],
 ) -> tuple[tuple[Setting | None, ...], Pricer]:
     """The setting and mapping of every layer that multiplies."""
     settings: list[Setting | None] = []
     mappings: list[LayerMapping | None] = []
-    for layer in layers:
+    for layer, zeros_in, zeros_out in zip(layers, input_zeros, output_zeros, strict=True):
         if layer.geometry is None:
             settings.append(None)
             mappings.append(None)
             continue
-        own = setting(target, layer, layer.activation_bits, _weight_bits(layer))
+        own = setting(target, layer, float(zeros_in), float(zeros_out))
         settings.append(own)
         found = find_mapping(layer.geometry, target, own.widths, mapping.get(layer.name))
         mappings.append(times(found, layer.calls))
@@ -150,7 +156,7 @@ def rebuilt(
         for layer in prepared.layers
     )
     chosen = target or prepared.target
-    settings, pricer = _laid_out(chosen, layers, {})
+    settings, pricer = _laid_out(chosen, layers, prepared.input_zeros, prepared.output_zeros, {})
     return replace(prepared, target=chosen, layers=layers, settings=settings, pricer=pricer)
 
 
@@ -186,10 +192,6 @@ def estimate(
     events = prepared.events()
     counted = int(counts["counted_batch"].iloc[0]) if len(counts) else 1
     return _assemble(prepared, events, batch_size or counted, samples, seed)
-
-
-def _weight_bits(layer: Layer) -> float:
-    return layer.weight_bits if layer.weight_elements else float(layer.activation_bits)
 
 
 def _zeros_by_layer(given: Mapping[str, float], names: list[str]) -> dict[str, float]:

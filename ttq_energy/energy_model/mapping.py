@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Widths:
-    """Bits of one word of each tensor as the buffer holds it."""
+    """Bits of one word of each tensor as the buffer holds it, and of activations in DRAM."""
 
     weight: float
     input: float
     output: float
     accumulator: float
+    dram_input: float
+    dram_output: float
 
 
 @dataclass(frozen=True)

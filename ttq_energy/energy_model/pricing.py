@@ -73,9 +73,19 @@ def choose_mode(target: Target, kind: str, weight_bits: float, activation_bits: 
     ]
     if fitting:
         return min(fitting, key=_energy_of)
-    widest = max(min(m.activation_bits, m.weight_bits * 16) for m in allowed)
-    same = [m for m in allowed if min(m.activation_bits, m.weight_bits * 16) == widest]
-    return min(same, key=_energy_of)
+    enough = [m for m in allowed if m.weight_bits >= needed]
+    enough = enough or [m for m in allowed if m.weight_bits == max(a.weight_bits for a in allowed)]
+    widest = max(m.activation_bits for m in enough)
+    return min((m for m in enough if m.activation_bits == widest), key=_energy_of)
+
+
+def compressed_bits(target: Target, bits: Any, zeros: Any) -> Any:
+    """Bits of an activation in DRAM: run-length pairs of (zeros before, value), or as it is."""
+    if target.activation_compression == "none":
+        return bits * np.ones_like(zeros)
+    # Eyeriss packs three pairs and an end bit into 64 bits: 1/3 bit more a pair.
+    entries = storage.run_length_entries(zeros, target.run_bits, 1 << 16)
+    return np.minimum(bits, (bits + target.run_bits + 1 / 3) * entries)
 
 
 def _runs(mode: Mode, kind: str) -> bool:
@@ -87,11 +97,18 @@ def _runs(mode: Mode, kind: str) -> bool:
 
 
 def _energy_of(mode: Mode) -> tuple[float, float]:
-    return (mode.multiply_pj.value + mode.add_pj.value) / 1.0, mode.weight_bits
+    return mode.multiply_pj.value + mode.add_pj.value, mode.weight_bits
 
 
-def setting(target: Target, layer: Layer, activation_bits: int, weight_bits: float) -> Setting:
-    """Mode, formats and buffer widths of a layer."""
+def setting(target: Target, layer: Layer, input_zeros: float, output_zeros: float) -> Setting:
+    """Mode, formats and widths of a layer.
+
+    Args:
+        input_zeros, output_zeros: fractions that compress what goes to DRAM; the search for a
+            mapping sees them to the nearest twentieth.
+    """
+    activation_bits = layer.activation_bits
+    weight_bits = layer.weight_bits if layer.weight_elements else float(activation_bits)
     mode = choose_mode(target, layer.kind, weight_bits, activation_bits)
     formats: list[WeightFormat | None] = [None]
     for candidate in target.formats:
@@ -103,7 +120,12 @@ def setting(target: Target, layer: Layer, activation_bits: int, weight_bits: flo
     packed = [f for f in formats if f is not None and f.expanded_in == "array"]
     if packed and layer.kind in ("ternary", "binary"):
         weight = min(weight, min(float(storage.expected_bits(f.scheme, 0.5)) for f in packed))
-    widths = Widths(weight, mode.activation_bits, mode.activation_bits, mode.accumulator_bits)
+    bits = float(mode.activation_bits)
+    packed_input, packed_output = (
+        float(compressed_bits(target, bits, np.asarray(round(20 * zeros) / 20)))
+        for zeros in (input_zeros, output_zeros)
+    )
+    widths = Widths(weight, bits, bits, mode.accumulator_bits, packed_input, packed_output)
     return Setting(mode, tuple(formats), widths)
 
 
@@ -314,8 +336,10 @@ class Pricer:
         dram = target.level("dram")
         buffer = target.level("buffer")
         network = target.level("network")
-        in_dram = words["dram_input"] * ~on_chip[0] * self._packed(in_bits, input_zeros)
-        out_dram = words["dram_output"] * ~on_chip[1] * self._packed(out_bits, output_zeros)
+        in_dram = words["dram_input"] * ~on_chip[0] * compressed_bits(target, in_bits, input_zeros)
+        out_dram = (
+            words["dram_output"] * ~on_chip[1] * compressed_bits(target, out_bits, output_zeros)
+        )
         weight_dram = words["dram_weight"] * stored_bits
         partial_dram = words["dram_partial"] * sum_bits
         table_dram, extra_dram = self._unfused()
@@ -351,15 +375,6 @@ class Pricer:
                 source = words["buffer_weight"]
             decoded = np.where(self._chosen_formats == number, source, 0.0)
             _add(events, f"decode {form.scheme}", decoded * issued_w * issued_a)
-
-    def _packed(self, bits: Any, zeros: Any) -> Any:
-        """Bits an activation in DRAM: run-length pairs of (zeros before, value), or as it is."""
-        if self.target.activation_compression == "none":
-            return bits * np.ones_like(zeros)
-        pair = bits + self.target.run_bits
-        # Eyeriss packs three pairs and an end bit into 64 bits: 1/3 bit more a pair.
-        entries = storage.run_length_entries(zeros, self.target.run_bits, 1 << 16)
-        return np.minimum(bits, (pair + 1 / 3) * entries)
 
     def _stays_on_chip(self, in_bits: Any, out_bits: Any) -> tuple[Any, Any]:
         """Whether each layer's input and output never leave the chip."""

@@ -71,6 +71,11 @@ class Recorder(TorchDispatchMode):
         self.looking = False
         """True while weights are read for their zeros, which is no work of the model's."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; saying so would import torch._dynamo, which takes seconds."""
+        return False
+
     # -- where ------------------------------------------------------------------------------------
 
     @contextmanager

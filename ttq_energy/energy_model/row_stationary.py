@@ -62,12 +62,12 @@ def _candidates(g: Geometry, target: Target, widths: Widths) -> dict[str, Any]:
     axes = (
         tile_sizes(g.out_h, slots * columns),
         tile_sizes(g.batch),
-        thinned(tile_sizes(g.out_channels, output_words), 12),
+        thinned(tile_sizes(g.out_channels, output_words), 10),
         tile_sizes(g.in_channels, q_most),
-        thinned(tile_sizes(g.in_channels, slots * columns), 8),
-        thinned(tile_sizes(g.out_channels, slots * columns), 8),
+        thinned(tile_sizes(g.in_channels, slots * columns), 6),
+        thinned(tile_sizes(g.out_channels, slots * columns), 6),
     )
-    axes = (thinned(axes[0], 12), thinned(axes[1], 6), *axes[2:])
+    axes = (thinned(axes[0], 16), thinned(axes[1], 5), *axes[2:])
     e, n, p, q, r, t = (a.ravel() for a in np.meshgrid(*axes, indexing="ij"))
     folds = ceil_div(e, columns)
     sets = np.where(folds == 1, slots * (columns // np.minimum(e, columns)), slots // folds)
@@ -153,17 +153,32 @@ def _cost_pj(g: Geometry, target: Target, widths: Widths, traffic: dict[str, Any
     partial = traffic["buffer_output"] * widths.accumulator
     cost = dram * (
         traffic["dram_weight"] * widths.weight
-        + traffic["dram_input"] * widths.input
-        + traffic["dram_output"] * widths.output
+        + traffic["dram_input"] * widths.dram_input
+        + traffic["dram_output"] * widths.dram_output
     )
     cost = cost + (buffer + network) * (words_in_buffer + partial)
     cost = cost + network * (
         traffic["network_hops"] * widths.accumulator + traffic["dram_weight"] * widths.weight
     )
-    level = target.level("buffer")
-    assert level is not None
+    seconds = _seconds(target, widths, traffic)
+    return cost + target.static_w.value * seconds * 1e12
+
+
+def _seconds(target: Target, widths: Widths, traffic: dict[str, Any]) -> Any:
+    """Latency of each candidate."""
+    buffer, dram = target.level("buffer"), target.level("dram")
+    assert buffer is not None
     seconds = np.maximum(
         (traffic["cycles"] + traffic["load_cycles"]) / target.clock_hz,
-        partial / 2 / 8 / level.output_bandwidth_bytes_per_s,
+        traffic["buffer_output"] * (widths.accumulator / 16) / buffer.output_bandwidth_bytes_per_s,
     )
-    return cost + target.static_w.value * seconds * 1e12
+    if dram is None:
+        return seconds
+    fill = traffic["dram_input"] * widths.dram_input / 8 / dram.bandwidth_bytes_per_s
+    others = (
+        (traffic["dram_weight"] * widths.weight + traffic["dram_output"] * widths.dram_output)
+        / 8
+        / dram.bandwidth_bytes_per_s
+    )
+    waits = fill if target.serial_input_fill else 0.0
+    return np.maximum(seconds + waits, fill + others)

@@ -161,7 +161,9 @@ def _buffer_tiles(
         dram_weight, dram_input = g.weights * weights, g.inputs * inputs * overlap
         traffic[stays] = (dram_weight, dram_input, np.broadcast_to(partial, fits.shape))
         cost = dram * (
-            dram_weight * widths.weight + dram_input * widths.input + partial * widths.accumulator
+            dram_weight * widths.weight
+            + dram_input * widths.dram_input
+            + partial * widths.accumulator
         )
         cost = np.where(fits, cost, np.inf)
         index = int(np.argmin(cost))

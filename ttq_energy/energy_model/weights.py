@@ -98,6 +98,9 @@ def _zeros_per_output(weight: Tensor) -> NDArray[np.int64]:
 
     if weight.device.type == "meta" or weight.numel() == 0:
         return np.zeros(weight.shape[0] if weight.dim() else 1, dtype=np.int64)
+    if int(torch.count_nonzero(weight.detach())) == weight.numel():
+        # The common case of dense weights; the whole-tensor count is many times faster.
+        return np.zeros(weight.shape[0] if weight.dim() > 1 else 1, dtype=np.int64)
     rows = weight.detach().reshape(weight.shape[0] if weight.dim() > 1 else 1, -1)
     nonzeros = torch.count_nonzero(rows, dim=1)
     counted: NDArray[np.int64] = (rows.shape[1] - nonzeros).cpu().numpy().astype(np.int64)
