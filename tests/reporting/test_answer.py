@@ -94,6 +94,44 @@ def test_training_alone_answers_with_accuracy(ablation):
     assert "no energy was measured or estimated" in sentence
 
 
+def test_blocks_that_were_all_refused_are_not_passed_over(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "loaded", ("fp32", "ttq"), [synthetic.RAPL])
+    synthetic.measure(run, ("fp32", "ttq"), {"cpu": 30.0}, batches=(1,), rounds=3)
+    synthetic.estimate(run, ("fp32", "ttq"))
+    rows = run.measurements
+    rows["valid"] = False
+    rows["invalid_reason"] = [f"other load: {n / 7:.2f} cores busy" for n in range(len(rows))]
+    run.put("measurements", rows.to_dict("records"))
+    nothing = {"ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "undecided"}
+    run.put("comparisons", run.comparisons.assign(**nothing).to_dict("records"))
+    assert "the 6 blocks measured here gave no comparison" in answer(run)
+    section = next(s for s in build_report(run).sections if s.key == "left-out")
+    (table,) = [b for b in section.blocks if isinstance(b, TableView)]
+    assert table.data["blocks"].tolist() == [6]
+    assert table.data["reason"].item().startswith("such as: other load")
+
+
+def test_a_run_that_has_just_begun_gives_a_report(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "begun", ())
+    run.update(models={}, variants={})
+    report = build_report(run)
+    assert report.front.notices[0].startswith("**This run is unfinished**")
+
+
+def test_accuracy_tested_without_training_counts_as_accuracy_only(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "tested", ("fp32", "int8", "ttq"))
+    synthetic.train(run, ("fp32", "ttq"))
+    tested = {"model": "resnet20", "variant": "int8", "seed": 0, "epoch": 8, "examples": 360}
+    right = {"accuracy": 0.97, "accuracy_low": 0.95, "accuracy_high": 0.98, "selected": True}
+    run.append("training", [{**tested, **right}])
+    sections = {section.key: section for section in build_report(run).sections}
+    accuracy = next(b for b in sections["accuracy-energy"].blocks if isinstance(b, TableView))
+    cost = next(b for b in sections["training"].blocks if isinstance(b, TableView))
+    assert "int8" in accuracy.data["variant"].tolist()
+    assert "int8" not in cost.data["variant"].tolist()
+    assert "ablation" not in sections
+
+
 def test_an_empty_run_says_that_nothing_is_there(synthetic, tmp_path):
     run = synthetic.begin(tmp_path / "r", "empty", ())
     assert answer(run) == "Nothing has been measured, trained or estimated yet."

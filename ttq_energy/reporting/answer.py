@@ -150,7 +150,7 @@ def _what_was_measured(run: Run) -> str:
     blocks = len(run.measurements.drop_duplicates(["model", "device", "batch_size", "block"]))
     if not blocks:
         return "nothing was measured"
-    return f"no comparison could be made of the {blocks} blocks measured here, which see below"
+    return f"the {blocks} blocks measured here gave no comparison (see What was left out)"
 
 
 def _at_accuracy(run: Run, model: str, variant: str) -> str:

@@ -14,7 +14,7 @@ from ttq_energy.reporting.plots.style import (
     HATCH,
     INK,
     annotate_value,
-    component_colors,
+    component_styles,
     error_bar,
     legend_columns,
     modelled,
@@ -40,7 +40,7 @@ def component_bars(
     targets = list(dict.fromkeys(components["target"]))
     names = list(dict.fromkeys(components["component"]))
     variants = list(dict.fromkeys(components["variant"]))
-    colors = component_colors(names)
+    styles = component_styles(names)
     across = 2 if width > 5 and len(targets) > 1 else 1
     down = -(-len(targets) // across)
     with style():
@@ -54,7 +54,7 @@ def component_bars(
                 left = 0.0
                 for row in each_row(part[part["variant"] == variant]):
                     value = float(row.energy_j) * scale.factor
-                    color = colors[str(row.component)]
+                    color, hatch = styles[str(row.component)]
                     (patch,) = axes.barh(
                         -place,
                         value,
@@ -62,7 +62,7 @@ def component_bars(
                         left=left,
                         color="none",
                         edgecolor=color,
-                        hatch=HATCH,
+                        hatch=hatch,
                         linewidth=0.8,
                     )
                     left += value
@@ -85,7 +85,8 @@ def component_bars(
         for axes in panels[len(targets) :]:
             axes.remove()
         handles = [
-            Patch(facecolor="none", edgecolor=colors[n], hatch=HATCH, label=n) for n in names
+            Patch(facecolor="none", edgecolor=styles[n][0], hatch=styles[n][1], label=n)
+            for n in names
         ]
         figure.legend(
             handles=handles, loc="outside upper right", ncols=legend_columns(width, names)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ttq_energy.reporting.formatting import interval, percent, scale_for
 from ttq_energy.reporting.frames import each_row
@@ -16,11 +17,13 @@ from ttq_energy.reporting.plots.style import (
     MUTED,
     annotate_value,
     error_bar,
+    legend_columns,
     modelled,
     new_figure,
     style,
     variant_color,
     variant_marker,
+    variant_rank,
 )
 
 if TYPE_CHECKING:
@@ -38,13 +41,28 @@ def accuracy_energy(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
     across = 2 if width > 5 and len(groups) > 1 else 1
     down = -(-len(groups) // across)
     with style():
-        figure, panels = new_figure(width, 2.1 * down, down, across)
+        figure, panels = new_figure(width, 2.0 * down + 0.25, down, across)
         for axes, ((where, batch, how), group) in zip(panels, groups, strict=False):
             _panel(axes, group, str(how))
             title = f"{where}, batch size {batch}" if batch else f"{where}"
             axes.set_title(title)
         for axes in panels[len(groups) :]:
             axes.remove()
+        variants = sorted({str(v) for v in frame["variant"]}, key=variant_rank)
+        handles = [
+            Line2D(
+                [],
+                [],
+                marker=variant_marker(v),
+                color=variant_color(v),
+                markerfacecolor="none" if frame["provenance"].map(modelled).all() else None,
+                linestyle="none",
+                label=v,
+            )
+            for v in variants
+        ]
+        columns = legend_columns(width, variants)
+        figure.legend(handles=handles, loc="outside upper right", ncols=columns)
         return figure
 
 
@@ -75,14 +93,6 @@ def _panel(axes: Axes, frame: pd.DataFrame, how: str) -> None:
             mark,
             f"{row.variant}: {percent(row.accuracy, row.accuracy_low, row.accuracy_high)} at "
             f"{interval(x, low, high)} {scale.unit} ({how})",
-        )
-        axes.annotate(
-            str(row.variant),
-            (x, y),
-            xytext=(5, 4),
-            textcoords="offset points",
-            fontsize=7,
-            color=INK,
         )
     front = frame[frame["pareto"]].sort_values("energy_j")
     axes.step(

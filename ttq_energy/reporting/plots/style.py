@@ -43,7 +43,29 @@ _KNOWN = {
 _OTHERS = ("#8c510a", "#35978f", "#762a83", "#b2182b", "#4393c3", "#5aae61", "#c2a5cf", "#bf812d")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "h")
 
-_COMPONENTS = ("#d55e00", "#0072b2", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#8c510a")
+# Told apart by colour and, in greyscale, by hatching.
+_COMPONENTS = (
+    ("#d55e00", "////"),
+    ("#0072b2", "\\\\\\\\"),
+    ("#009e73", "...."),
+    ("#e69f00", "xxxx"),
+    ("#56b4e9", "----"),
+    ("#cc79a7", "++++"),
+    ("#8c510a", "oooo"),
+    ("#9a9aa6", "||||"),
+    ("#7b3294", "//.."),
+    ("#4a4a55", "\\\\--"),
+)
+_USUAL_COMPONENTS = (
+    "arithmetic",
+    "dram",
+    "buffer",
+    "registers",
+    "vector",
+    "network",
+    "decode",
+    "static",
+)
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -118,10 +140,9 @@ def variant_marker(variant: str) -> str:
     return _MARKERS[place % len(_MARKERS)]
 
 
-def component_colors(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each component of an energy estimate; the usual ones always the same."""
-    usual = ("arithmetic", "dram", "buffer", "decode", "register", "static")
-    order = [*usual, *sorted(set(names) - set(usual))]
+def component_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and hatching of each component of an estimate; the usual ones always the same."""
+    order = [*_USUAL_COMPONENTS, *sorted(set(names) - set(_USUAL_COMPONENTS))]
     return {n: _COMPONENTS[order.index(n) % len(_COMPONENTS)] for n in names}
 
 
@@ -131,7 +152,7 @@ def _hash(text: str) -> int:
 
 def palette() -> tuple[str, ...]:
     """Every colour that a plot may use for data."""
-    return tuple(dict.fromkeys((*_KNOWN.values(), *_OTHERS, *_COMPONENTS)))
+    return tuple(dict.fromkeys((*_KNOWN.values(), *_OTHERS, *(color for color, _ in _COMPONENTS))))
 
 
 def modelled(provenance: object) -> bool:
@@ -159,7 +180,7 @@ def value_notes(figure: Figure) -> dict[str, str]:
 def legend_columns(width: float, labels: Sequence[str]) -> int:
     """How many labels fit beside each other above a figure of that width in inches."""
     longest = max((len(label) for label in labels), default=1)
-    return max(1, min(len(labels), int(width / (0.42 + 0.062 * longest))))
+    return max(1, min(len(labels), int(width / (0.4 + 0.055 * longest))))
 
 
 def dodge(count: int, index: int, span: float = 0.7) -> float:

@@ -47,7 +47,11 @@ def per_layer(run: Run) -> Section | None:
     ]
     for model, group in layers.groupby("model", sort=False):
         ternary = headline_variant(run, list(dict.fromkeys(group["variant"])))
+        # Norms, activations and the like have no products: they are in the totals only.
+        group = group[group["macs"].fillna(1) > 0]
         shown = group[group["variant"].isin([base, ternary])]
+        if shown.empty:
+            continue
         counted = totals[totals["model"] == model]
         texts = [
             f"{r.variant}: {quantity(r.multiplies, 'multiplies', 3)}, {quantity(r.adds, 'adds', 3)}"
@@ -56,7 +60,8 @@ def per_layer(run: Run) -> Section | None:
         blocks.append(
             FigureView(
                 f"layers-{_slug(model)}",
-                f"Layers of {model}: what one inference needs in `{base}` and `{ternary}`.",
+                f"Layers with products of {model}: what one inference needs in `{base}` and "
+                f"`{ternary}`.",
                 f"{'; '.join(texts)}.",
                 partial(plots.layer_bars, shown),
             )
@@ -69,11 +74,12 @@ def _layer_table(model: str, variant: str, group: pd.DataFrame) -> Block:
     frame = group[group["variant"] == variant]
     note = ""
     if len(frame) > _MOST_LAYERS:
-        note = f"The {_MOST_LAYERS} largest of {len(frame)} layers; all are in layers.csv."
+        note = f"The {_MOST_LAYERS} largest of {len(frame)} layers with products; all layers "
+        note += "are in layers.csv."
         frame = frame.loc[frame["macs"].fillna(0).nlargest(_MOST_LAYERS).index.sort_values()]
     return views.table(
         f"layers_{_slug(model)}",
-        f"Layers of {model} as {variant}, one inference.",
+        f"Layers with products of {model} as {variant}, one inference.",
         frame,
         [
             views.text("layer", "layer"),

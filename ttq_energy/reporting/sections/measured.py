@@ -25,6 +25,7 @@ _SAID = {
 def energy_and_latency(run: Run) -> Section | None:
     """Energy and latency per inference by variant and batch size, and every comparison."""
     energy, latency = tables.energy(run), tables.latency(run)
+    energy = energy[energy["energy_j"].notna()]
     if energy.empty and latency.empty:
         return None
     blocks: list[Block] = []
@@ -63,14 +64,11 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
     blocks: list[Block] = [
         f"Energies here are {listed([_SAID.get(k, k) for k in kinds])}. Gross is what the sensor's "
         "domain took; net is gross less the idle power of the same domain times the duration. "
-        "Domains are not added together."
+        "A domain `total` is the sum of the domains that do not overlap; no others are added."
     ]
     for key, frame in of_main_domain(energy, run).groupby(
         ["model", "device", "provenance"], sort=False
     ):
-        frame = frame[frame["energy_j"].notna()]
-        if frame.empty:
-            continue
         blocks.append(
             FigureView(
                 f"energy-{_slug(*key)}",
@@ -101,9 +99,12 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
 
 
 def _comparison_blocks(run: Run) -> list[Block]:
-    frame = tables.comparisons(run)
+    every = tables.comparisons(run)
+    frame = every[every["ratio"].notna()]
     if frame.empty:
         return []
+    missing = len(every) - len(frame)
+    note = f"{missing} more could not be made: too few rounds passed." if missing else ""
     return [
         views.table(
             "comparisons",
@@ -120,6 +121,7 @@ def _comparison_blocks(run: Run) -> list[Block]:
                 views.verdict(),
                 views.text("provenance", "provenance"),
             ],
+            note,
         )
     ]
 

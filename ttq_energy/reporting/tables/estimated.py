@@ -215,7 +215,9 @@ def _measured_and_modelled(run: Run) -> pd.DataFrame:
 
     measured = of_main_domain(run.comparisons, run)
     measured = measured[
-        (measured["quantity"] == "gross_energy") & (measured["baseline"] == baseline_of(run))
+        measured["ratio"].notna()
+        & (measured["quantity"] == "gross_energy")
+        & (measured["baseline"] == baseline_of(run))
     ].rename(columns={"device": "where"})
     modelled = _estimate_totals(run).rename(columns={"target": "where"})
     modelled = modelled[modelled["ratio"].notna()]
