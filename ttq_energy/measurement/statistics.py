@@ -34,6 +34,7 @@ CLIP = 2.5
 FEWEST_FOR_CLIPPING = 6
 CORRELATIONS = np.arange(0.0, 0.95, 0.1)
 NORMAL_95 = 1.959964
+BISECTIONS = 40
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def mean_interval(series: FloatArray) -> tuple[float, float, float]:
     Returns:
         Centre, low and high.
     """
-    from scipy.special import stdtr
+    from scipy.special import stdtr, stdtrit
 
     clipped = _clipped(series)
     n = clipped.size
@@ -157,17 +158,16 @@ def mean_interval(series: FloatArray) -> tuple[float, float, float]:
     weights /= weights.sum()
     centre = float(weights @ means)
 
-    def quantile(probability: float) -> float:
-        low, high = float((means - 1e4 * scales).min()), float((means + 1e4 * scales).max())
-        for _ in range(80):
-            middle = (low + high) / 2.0
-            if float(weights @ stdtr(n - 1, (middle - means) / scales)) < probability:
-                low = middle
-            else:
-                high = middle
-        return (low + high) / 2.0
-
-    return centre, min(quantile(0.025), centre), max(quantile(0.975), centre)
+    # A quantile of the mixture lies between the smallest and the largest of its parts'.
+    parts = stdtrit(n - 1, 0.975) * scales * np.array([[-1.0], [1.0]]) + means
+    low, high = parts.min(axis=1), parts.max(axis=1)
+    wanted = np.array([0.025, 0.975])
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2.0
+        below = stdtr(n - 1, (middle[:, None] - means) / scales) @ weights < wanted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    ends = (low + high) / 2.0
+    return centre, min(float(ends[0]), centre), max(float(ends[1]), centre)
 
 
 def _clipped(series: FloatArray) -> FloatArray:
