@@ -12,9 +12,11 @@ from ttq_energy.meters import (
     Domain,
     Meter,
     Provenance,
+    RaplMeter,
     Reading,
     SensorStatus,
     available_meters,
+    host,
     make_meter,
     probe_all,
     registry,
@@ -126,3 +128,45 @@ def test_the_meters_import_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("virtual", "container", "says", "helps"),
+    [
+        (True, True, "its hypervisor exposes none", ""),
+        (False, True, "this is a container", "docker run"),
+        (False, False, "no RAPL zone", "sudo modprobe"),
+    ],
+)
+def test_why_a_cpu_counter_is_missing_depends_on_the_machine(
+    monkeypatch, tmp_path, virtual, container, says, helps
+):
+    monkeypatch.setattr("ttq_energy.meters.host.sys.platform", "linux")
+    monkeypatch.setattr("ttq_energy.meters.host.is_virtual_machine", lambda: virtual)
+    monkeypatch.setattr("ttq_energy.meters.host.is_container", lambda: container)
+    status = RaplMeter.probe(tmp_path)
+    assert says in status.reason
+    assert status.remedy.startswith(helps)
+    assert bool(status.remedy) == bool(helps)
+
+
+def test_the_hypervisor_and_the_vendor_are_read_from_cpuinfo(tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor : 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu vme hypervisor\n")
+    assert host.is_virtual_machine(str(info))
+    assert host.cpu_vendor(str(info)) == "GenuineIntel"
+    info.write_text("flags : fpu vme\n")
+    assert not host.is_virtual_machine(str(info))
+    assert host.cpu_vendor(str(tmp_path / "absent")) == ""
+
+
+def test_gpus_are_told_by_their_pci_class_and_vendor(tmp_path):
+    for place, (vendor, kind) in {
+        "a": ("0x10de", "0x040300"),
+        "b": ("0x1002", "0x030000"),
+    }.items():
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / place / "class").write_text(f"{kind}\n")
+    assert host.has_display_device("0x1002", str(tmp_path))
+    assert not host.has_display_device("0x10de", str(tmp_path)), "that is its sound device"

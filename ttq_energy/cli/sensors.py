@@ -65,7 +65,7 @@ def _state(status: SensorStatus) -> str:
 
 
 def _facts(status: SensorStatus) -> list[str]:
-    facts = [_state(status), str(status.provenance)]
+    facts = [_state(status)] + ([str(status.provenance)] if status.found else [])
     if status.update_period_s is not None:
         facts.append(f"updates every {_quantity(status.update_period_s, 's')}")
     if status.resolution_j is not None:

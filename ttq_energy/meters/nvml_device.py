@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ttq_energy.meters.host import has_display_device
+from ttq_energy.meters.host import has_display_device, is_container
 
 NVIDIA = "0x10de"
 """PCI vendor."""
@@ -117,13 +117,16 @@ def _absent(nvml: ModuleType, error: Any) -> NvmlAbsent:
             return NvmlAbsent("no NVIDIA GPU and no driver (libnvidia-ml.so.1) on this machine")
         return NvmlAbsent(
             "an NVIDIA GPU is there, but not its driver's library libnvidia-ml.so.1",
-            "sudo apt install nvidia-driver  # in a container: docker run --gpus all "
-            "-e NVIDIA_DRIVER_CAPABILITIES=compute,utility ...",
+            "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility ..."
+            if is_container()
+            else "sudo apt install nvidia-driver",
         )
     if code == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
         return NvmlAbsent("the NVIDIA driver is not loaded", "sudo modprobe nvidia")
     if code == nvml.NVML_ERROR_NO_PERMISSION:
-        return NvmlAbsent("no permission to talk to the NVIDIA driver", "ls -l /dev/nvidia*")
+        return NvmlAbsent(
+            "no permission to talk to the NVIDIA driver", "sudo chmod a+rw /dev/nvidia*"
+        )
     if code == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
         return NvmlAbsent("the NVIDIA driver and its library differ in version", "sudo reboot")
     return NvmlAbsent(f"NVML does not start: {error}")

@@ -310,7 +310,7 @@ def _meaning(zone: Zone, vendor: str) -> tuple[str, str, bool]:
         return "system", "the platform as its maker wired it: contains the packages", False
     if zone.name == "core":
         covers = "the cores of one package: a part of it"
-        if vendor == "AuthenticAMD":
+        if vendor in ("AuthenticAMD", "HygonGenuine"):
             covers = "a single core of one package (AMD counts each core alone): a part of it"
         return "cpu", covers, False
     if zone.name == "uncore":
