@@ -187,19 +187,29 @@ static void lane_lookup_short(const LaneLookup& t) {
   lane_lookup<int16_t, int32_t>(t, kShortRun);
 }
 
-static void finish_float(const void* sums, float scale_pos, float scale_neg, float* values) {
-  const float* pos = static_cast<const float*>(sums);
-  const float* neg = pos + kLanes;
-  for (int i = 0; i < kLanes; i++) values[i] = scale_pos * pos[i] - scale_neg * neg[i];
+static inline void add_and_clamp(const Finish& f, float* values) {
+  for (int i = 0; i < kLanes; i++) values[i] += f.bias;
+  if (f.residual)
+    for (int i = 0; i < kLanes; i++) values[i] += f.residual[i];
+  // A NaN stays one.
+  if (f.relu)
+    for (int i = 0; i < kLanes; i++) values[i] = values[i] < 0 ? 0.0f : values[i];
 }
 
-static void finish_int(const void* sums, float scale_pos, float scale_neg, float scale,
-                       float* values) {
+static void finish_float(const void* sums, const Finish& f, float* values) {
+  const float* pos = static_cast<const float*>(sums);
+  const float* neg = pos + kLanes;
+  for (int i = 0; i < kLanes; i++) values[i] = f.scale_pos * pos[i] - f.scale_neg * neg[i];
+  add_and_clamp(f, values);
+}
+
+static void finish_int(const void* sums, const Finish& f, float* values) {
   const int32_t* pos = static_cast<const int32_t*>(sums);
   const int32_t* neg = pos + kLanes;
   for (int i = 0; i < kLanes; i++)
-    values[i] = scale * (scale_pos * static_cast<float>(pos[i]) -
-                         scale_neg * static_cast<float>(neg[i]));
+    values[i] = f.scale * (f.scale_pos * static_cast<float>(pos[i]) -
+                           f.scale_neg * static_cast<float>(neg[i]));
+  add_and_clamp(f, values);
 }
 
 // Only this rival may fuse multiply and add: the ternary kernels promise their rounding.

@@ -247,32 +247,41 @@ class Conv2d {
                       offsets_.data()};
     const char* sums = static_cast<const char*>(lane_sums(job, row_begin, row_end));
     constexpr int64_t kRowBytes = 2 * kLanes * 4;
+    Line lines[kLanes];
+    const int count = lines_of(first, std::min<int64_t>(kLanes, outputs_ - first), lines);
+    float residual[kLanes] = {}, values[kLanes];
     for (int64_t row = row_begin; row < row_end; row++) {
-      float values[kLanes];
-      finish_row(job, sums + (row - row_begin) * kRowBytes, row, scale, values);
       const int64_t plane = (image * s_.out_channels + row) * s_.out_height * s_.out_width;
-      write_row(values, first, std::min<int64_t>(kLanes, outputs_ - first), row, plane);
+      if (residual_)
+        for (int i = 0; i < count; i++)
+          std::memcpy(residual + lines[i].lane, residual_ + plane + lines[i].place,
+                      lines[i].count * sizeof(float));
+      finish_row(job, sums + (row - row_begin) * kRowBytes, row,
+                 {0, 0, scale, w_.bias ? w_.bias[row] : 0.0f, residual_ ? residual : nullptr,
+                  w_.relu},
+                 values);
+      for (int i = 0; i < count; i++)
+        std::memcpy(y_ + plane + lines[i].place, values + lines[i].lane,
+                    lines[i].count * sizeof(float));
     }
   }
 
-  // Drop the lanes between rows, add bias and residual.
-  void write_row(const float* values, int64_t first, int64_t lanes, int64_t row,
-                 int64_t plane) const {
-    const float bias = w_.bias ? w_.bias[row] : 0.0f;
+  // Consecutive lanes that are outputs of one image row; lanes between rows belong to none.
+  struct Line {
+    int64_t lane, place, count;
+  };
+
+  int lines_of(int64_t first, int64_t lanes, Line* lines) const {
+    int found = 0;
     for (int64_t lane = 0; lane < lanes;) {
-      const int64_t line = (first + lane) / planes_.width();
+      const int64_t row = (first + lane) / planes_.width();
       const int64_t column = (first + lane) % planes_.width();
       const int64_t rest = std::min(planes_.width() - column, lanes - lane);
       const int64_t count = std::min(rest, s_.out_width - column);
-      const int64_t place = plane + line * s_.out_width + column;
-      for (int64_t i = 0; i < count; i++) {
-        float value = values[lane + i];
-        if (w_.bias) value += bias;
-        if (residual_) value += residual_[place + i];
-        y_[place + i] = w_.relu && value < 0 ? 0.0f : value;
-      }
+      if (count > 0) lines[found++] = {lane, row * s_.out_width + column, count};
       lane += rest;
     }
+    return found;
   }
 
   const Kernels& kernels_;

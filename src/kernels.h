@@ -63,6 +63,14 @@ struct LaneLookup {
   void* sums;                // [row - row_begin][2][kLanes], float or int32
 };
 
+// What follows the sums of a row: scale * (scale_pos * P - scale_neg * N) + bias + residual, ReLU.
+// float sums take no `scale`.
+struct Finish {
+  float scale_pos, scale_neg, scale, bias;
+  const float* residual;  // [kLanes] or null
+  bool relu;
+};
+
 constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
@@ -82,11 +90,9 @@ struct Kernels {
   void (*lane_lookup_float)(const LaneLookup&);
   void (*lane_lookup_short)(const LaneLookup&);
 
-  // values[i] = scale_pos * P[i] - scale_neg * N[i] for kLanes lanes.
-  void (*finish_float)(const void* sums, float scale_pos, float scale_neg, float* values);
-  // The same, times `scale`, from int32 sums.
-  void (*finish_int)(const void* sums, float scale_pos, float scale_neg, float scale,
-                     float* values);
+  // Outputs of one row for kLanes lanes from their float or int32 sums.
+  void (*finish_float)(const void* sums, const Finish& finish, float* values);
+  void (*finish_int)(const void* sums, const Finish& finish, float* values);
 
   // Panel kernels: tables of kPanelTableBytes for each group; sums of 64 rows over `groups`,
   // at most kPanelFloatGroups or kPanelShortGroups.

@@ -116,12 +116,13 @@ const void* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end) {
   return sums;
 }
 
-void finish_row(const LaneJob& job, const void* sums, int64_t row, float scale, float* values) {
-  const Weights& w = *job.weights;
-  if (w.quantized)
-    job.kernels->finish_int(sums, w.scale_pos[row], w.scale_neg[row], scale, values);
+void finish_row(const LaneJob& job, const void* sums, int64_t row, Finish rest, float* values) {
+  rest.scale_pos = job.weights->scale_pos[row];
+  rest.scale_neg = job.weights->scale_neg[row];
+  if (job.weights->quantized)
+    job.kernels->finish_int(sums, rest, values);
   else
-    job.kernels->finish_float(sums, w.scale_pos[row], w.scale_neg[row], values);
+    job.kernels->finish_float(sums, rest, values);
 }
 
 }  // namespace ttq

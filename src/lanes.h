@@ -30,7 +30,7 @@ struct LaneJob {
 // Sums of rows [row_begin, row_end): [row][2][kLanes] of float or int32, in this thread's scratch.
 const void* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end);
 
-// One row's values before the bias from its sums.
-void finish_row(const LaneJob& job, const void* sums, int64_t row, float scale, float* values);
+// One row's outputs from its sums; `rest` gives all but the weights' own scales.
+void finish_row(const LaneJob& job, const void* sums, int64_t row, Finish rest, float* values);
 
 }  // namespace ttq

@@ -212,7 +212,7 @@ void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int6
       constexpr int64_t kRowBytes = 2 * kLanes * 4;
       for (int64_t row = begin; row < end; row++) {
         float values[kLanes];
-        finish_row(job, all + (row - begin) * kRowBytes, row, 1.0f, values);
+        finish_row(job, all + (row - begin) * kRowBytes, row, {0, 0, 1, 0, nullptr, false}, values);
         for (int64_t m = 0; m < lanes_of(b); m++) {
           const int64_t place = (b * kLanes + m) * w.rows + row;
           const float value = w.quantized ? scales[i * kLanes + m] * values[m] : values[m];
