@@ -19,10 +19,17 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", metavar="NAME|FILE|new", help="show this target; 'new' writes a template"
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help="with 'new': the file to write")
+    parser.add_argument(
+        "--claims",
+        action="store_true",
+        help="recompute published arithmetic gains (BitNet b1.58's 71.4) from the operation table",
+    )
     parser.add_argument("--force", action="store_true", help="with 'new': replace the file")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.claims:
+        return _show_claims()
     if options.name == "new":
         return _write_template(options)
     if options.file is not None:
@@ -57,6 +64,18 @@ def _write_template(options: argparse.Namespace) -> int:
     with atomic_writer(path) as stream:
         stream.write(TEMPLATE)
     print(f"Wrote {path}. Next: ttq-energy estimate resnet18 --target {path} --variant ttq")
+    return 0
+
+
+def _show_claims() -> int:
+    from ttq_energy.energy_model import arithmetic_claims
+
+    for claim in arithmetic_claims():
+        print(
+            f"{claim.gain:5.1f} times: {claim.name}: {claim.dense_pj:.3g} / {claim.ternary_pj:.3g} "
+            f"pJ; {claim.meaning}"
+        )
+    print("Arithmetic alone. With memory, activations, dense layers and static power: estimate.")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ttq_energy.energy_model import targets
+    from ttq_energy.energy_model.claims import arithmetic_claims
     from ttq_energy.energy_model.counting import activation_zeros, count
     from ttq_energy.energy_model.estimating import (
         EnergyRatio,
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
     from ttq_energy.energy_model.explaining import Explanation, explain
     from ttq_energy.energy_model.rows import estimate_rows, layer_rows
     from ttq_energy.energy_model.storage import weight_storage
+    from ttq_energy.energy_model.sweeping import sweep
 
 _HOMES = {
     "EnergyRatio": "estimating",
     "Estimate": "estimating",
     "Explanation": "explaining",
     "activation_zeros": "counting",
+    "arithmetic_claims": "claims",
     "compare_estimates": "estimating",
     "count": "counting",
     "estimate": "estimating",
     "estimate_rows": "rows",
     "explain": "explaining",
     "layer_rows": "rows",
+    "sweep": "sweeping",
     "weight_storage": "storage",
 }
 
@@ -40,12 +44,14 @@ __all__ = [
     "Estimate",
     "Explanation",
     "activation_zeros",
+    "arithmetic_claims",
     "compare_estimates",
     "count",
     "estimate",
     "estimate_rows",
     "explain",
     "layer_rows",
+    "sweep",
     "targets",
     "weight_storage",
 ]

@@ -199,13 +199,9 @@ class LayerKinds:
     # -- parameters as they turn up in operators --------------------------------------------------
 
     def _find_parameters(self) -> dict[int, tuple[str, Tensor, nn.Module, str]]:
-        found = {}
+        found: dict[int, tuple[str, Tensor, nn.Module, str]] = {}
         for path, module in self.model.named_modules():
-            tensors = [
-                *module.named_parameters(recurse=False),
-                *module.named_buffers(recurse=False),
-            ]
-            for name, value in tensors:
+            for name, value in module.named_parameters(recurse=False):
                 label = f"{path}.{name}" if path else name
                 if name == "weight" and path:
                     label = path
@@ -228,10 +224,8 @@ class LayerKinds:
     def produced(self, layer: str, info: WeightInfo, tensor: Tensor) -> None:
         """A quantizer gave this tensor: it stands for the layer's weight from now on."""
         self._alive.append(tensor)
-        original = self.quantized[layer].module.parametrizations[  # type: ignore[index,union-attr]
-            self.quantized[layer].parameter
-        ]
-        ids = frozenset(id(p) for p in original.parameters())
+        chain = self.quantized[layer]._chain
+        ids = frozenset(id(p) for p in chain.parameters())
         self._owners[_storage(tensor)] = Owner(layer, info, ids)
 
 

@@ -99,7 +99,8 @@ def find_mapping(
     """
     if published is None:
         return _search(geometry, target, widths)
-    return _mapper(target)(geometry, target, widths, published)
+    chosen: Mapping = _mapper(target)(geometry, target, widths, published)
+    return chosen
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -111,11 +111,9 @@ def setting(target: Target, layer: Layer, input_zeros: float, output_zeros: floa
     weight_bits = layer.weight_bits if layer.weight_elements else float(activation_bits)
     mode = choose_mode(target, layer.kind, weight_bits, activation_bits)
     formats: list[WeightFormat | None] = [None]
-    for candidate in target.formats:
-        if layer.weight_elements and (
-            layer.kind in ("ternary", "binary") or candidate.scheme not in storage.TERNARY_ONLY
-        ):
-            formats.append(candidate)
+    ternary = layer.kind in ("ternary", "binary")
+    if layer.weight_elements:
+        formats += [f for f in target.formats if ternary or f.scheme not in storage.TERNARY_ONLY]
     weight = mode.weight_bits if layer.weight_elements else float(mode.activation_bits)
     packed = [f for f in formats if f is not None and f.expanded_in == "array"]
     if packed and layer.kind in ("ternary", "binary"):

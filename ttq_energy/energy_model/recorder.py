@@ -21,6 +21,7 @@ from ttq_energy.energy_model.layer_kinds import (
     ternary_geometry,
 )
 from ttq_energy.energy_model.weights import NO_WEIGHT, WeightInfo
+from ttq_energy.kernels.modules import TernaryModule
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Entry:
     parameters: set[int] = field(default_factory=set)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects :class:`Entry` objects while a model runs inside it.
 
     Args:
@@ -62,7 +63,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module, sample_zeros: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kinds = LayerKinds(model)
         self.entries: dict[tuple[str, str, Geometry | None], Entry] = {}
         self.scopes: list[Scope] = []
@@ -117,7 +118,7 @@ class Recorder(TorchDispatchMode):
             return
         first = _first_tensor((*args, *kwargs.values()))
         result = _first_tensor((output,))
-        if scope.role == "ternary" and first is not None and result is not None:
+        if isinstance(module, TernaryModule) and first is not None and result is not None:
             geometry, calls = ternary_geometry(module, first, result)
             self._product(scope.layer, scope.op, geometry, scope.weight, first, calls=calls)
             self.entries[scope.layer, scope.op, geometry].activation_bits = scope.activation_bits
@@ -200,8 +201,10 @@ class Recorder(TorchDispatchMode):
         result = _first_tensor((output,))
         tensors = [a for a in _flat(args) if isinstance(a, Tensor)]
         floating = result is not None and (result.is_floating_point() or cost_is_embedding(cost))
+        if base in op_kinds.MOVING_PARAMETERS:
+            self._stored(tensors)
+            return
         if cost is None or result is None or not floating or result.numel() == 0:
-            self._touch_parameters(tensors)
             return
         if any(self.kinds.owner(t) for t in tensors) and all(self.kinds.owner(t) for t in tensors):
             return  # Prepares weights alone (a cast, a fold): no work on activations.
@@ -221,10 +224,14 @@ class Recorder(TorchDispatchMode):
         entry.input_elements += sum(t.numel() for t in inputs)
         entry.output_elements += result.numel()
 
-    def _touch_parameters(self, tensors: list[Tensor]) -> None:
-        """Views and copies of parameters keep pointing at them."""
+    def _stored(self, tensors: list[Tensor]) -> None:
+        """Parameters that are copied into the activations (a class token) are only read."""
         for tensor in tensors:
-            self.kinds.owner(tensor)
+            owner = self.kinds.owner(tensor)
+            if owner is not None:
+                entry = self._entry(owner.layer, "embedding", None, owner.weight)
+                entry.parameters |= owner.parameter_ids
+                entry.output_elements += tensor.numel()
 
     def _convolution(
         self, scope: Scope, name: str, args: tuple[Any, ...], kwargs: Any, output: Tensor

@@ -93,7 +93,8 @@ def sweep(
         table[key] = np.concatenate(parts)
     table.insert(len(axes) + 2, "ratio", table["variant_j"] / table["baseline_j"])
     table["latency_ratio"] = table["variant_s"] / table["baseline_s"]
-    return table.sort_values(list(reversed(axes)), kind="stable", ignore_index=True)
+    keys = [str(key) for key in reversed(list(axes))]
+    return table.sort_values(by=keys, kind="stable", ignore_index=True)
 
 
 def _check(axes: Mapping[str, Sequence[Any]]) -> None:
