@@ -1,6 +1,6 @@
 """Ternary linear layers on one NVIDIA GPU against the best dense forms: time, then energy.
 
-    python benchmarks/gpu.py                          # 8192 x 8192 (134 MB in bf16), under 10 minutes
+    python benchmarks/gpu.py                     # 8192 x 8192 (134 MB in bf16), under 10 minutes
     python benchmarks/gpu.py --batches 1 16 256 --no-energy --out times.json
 
 One decoding layer, batch by batch. Each form holds several copies of its weights, together larger

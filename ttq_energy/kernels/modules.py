@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ttq_energy.errors import InputError
-from ttq_energy.kernels import isa, ops, packing, reference
+from ttq_energy.kernels import gpu, isa, ops, packing, reference
 from ttq_energy.kernels.functional import Pair, check_bias, pair
 from ttq_energy.kernels.packing import PackedWeight
 
@@ -71,6 +71,8 @@ class TernaryModule(nn.Module):
     @property
     def kernel(self) -> str:
         """The code that runs, for reports."""
+        if self.packed.is_cuda and gpu.usable():
+            return gpu.ran(self.packed) or "triton 2-bit, not run yet"
         if self.packed.device.type != "cpu":
             return f"ttq-energy {self.activations} reference (decoded, {self.packed.device.type})"
         return f"ttq-energy {self.activations} lookup ({isa.active()})"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ttq_energy.kernels import isa, reference
+from ttq_energy.kernels import gpu, isa, reference
 from ttq_energy.kernels.packing import unpack_codes
 
 _LIBRARY = torch.library.Library("ttq_energy", "DEF")  # type: ignore[no-untyped-call]
@@ -114,7 +114,10 @@ def _fake_conv2d(
         output_size(x.shape[2 + i], shape[2 + i], stride[i], padding[i], dilation[i])
         for i in (0, 1)
     )
-    return x.new_empty(x.shape[0], shape[0], height, width)
+    y = x.new_empty(x.shape[0], shape[0], height, width)
+    if x.is_cuda and gpu.usable():
+        return y.contiguous(memory_format=torch.channels_last)
+    return y
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -238,6 +241,8 @@ _LIBRARY.impl("linear", _reference_linear, "CompositeExplicitAutograd")  # type:
 _LIBRARY.impl("conv2d", _reference_conv2d, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 _LIBRARY.impl("linear", _native_linear, "CPU")  # type: ignore[no-untyped-call]
 _LIBRARY.impl("conv2d", _native_conv2d, "CPU")  # type: ignore[no-untyped-call]
+if gpu.usable():
+    gpu.register(_LIBRARY)
 torch.library.register_fake("ttq_energy::linear", _fake_linear, lib=_LIBRARY)
 torch.library.register_fake("ttq_energy::conv2d", _fake_conv2d, lib=_LIBRARY)
 
@@ -246,7 +251,8 @@ conv2d_operator = torch.ops.ttq_energy.conv2d.default
 
 
 def _runs_natively(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and not (x.requires_grad and torch.is_grad_enabled())
+    taken = x.dtype == torch.float32 or not x.is_cpu  # the GPU's kernels take half types too
+    return taken and not (x.requires_grad and torch.is_grad_enabled())
 
 
 def _needs_dispatcher(x: Tensor) -> bool:

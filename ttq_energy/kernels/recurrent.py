@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttq_energy.errors import InputError, unknown_name
-from ttq_energy.kernels import ops
+from ttq_energy.kernels import gpu, ops
 from ttq_energy.kernels.modules import Scale, TernaryLinear
 
 Ternary = tuple[Tensor, Scale, Scale]
@@ -264,7 +264,15 @@ class TernaryLSTM(_TernaryRecurrent):
         return y, (h, c)
 
     def _step(self, recurrence: _Recurrence, gates: Tensor, states: list[Tensor]) -> list[Tensor]:
-        return list(ops.lstm_cell(recurrence.hidden(states[0], gates), states[1]))
+        h, c = states
+        hidden = recurrence.hh
+        if isinstance(hidden, TernaryLinear) and gpu.usable() and gpu.takes(h):
+            scales = hidden.scale_pos, hidden.scale_neg
+            int8 = hidden.activations == "int8"
+            return list(
+                gpu.packed_lstm_step(gates, h, c, hidden.packed, *scales, hidden.bias, int8)
+            )
+        return list(ops.lstm_cell(recurrence.hidden(h, gates), c))
 
 
 class TernaryGRU(_TernaryRecurrent):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ttq_energy import kernels
-from ttq_energy.kernels import dense
+from ttq_energy.kernels import dense, gpu
 from ttq_energy.quantization import convert
 from ttq_energy.variants import Variant
 
@@ -50,9 +50,15 @@ def executable(
     """
     if variant.execution.startswith("packed-"):
         activations = variant.execution.removeprefix("packed-")
+        if device.startswith("cuda") and gpu.usable():
+            return _on_gpu(variant, model, example, device, activations)
         packed = convert(model, activations=activations, example_input=example).to(device).eval()
         return Executable(variant.name, packed, kernels.describe(packed))
     model, example = model.to(device), example.to(device)
+    if device.startswith("cuda"):
+        return Executable(
+            variant.name, *gpu.baseline(model, example, variant.execution, compiled=False)
+        )
     if variant.execution == "int8":
         seen = None if calibration is None else calibration.to(device)
         module, kernel = dense.int8(model, example, seen)
@@ -61,3 +67,16 @@ def executable(
     else:
         module, kernel = dense.best_fp32(model, example)
     return Executable(variant.name, module, kernel)
+
+
+def _on_gpu(
+    variant: Variant,
+    model: torch.nn.Module,
+    example: torch.Tensor,
+    device: str,
+    activations: str,
+) -> Executable:
+    """The packed network as it is or as a CUDA graph; half types are cast around float packing."""
+    packing = "int8" if activations == "int8" else "fp32"
+    packed = convert(model, activations=packing, example_input=example).to(device).eval()
+    return Executable(variant.name, *gpu.packed_form(packed, example.to(device), activations))

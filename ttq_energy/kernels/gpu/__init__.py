@@ -21,7 +21,13 @@ if TYPE_CHECKING:
         pack_linear_gpu,
         repack,
     )
-    from ttq_energy.kernels.gpu.operators import describe, ran, register
+    from ttq_energy.kernels.gpu.operators import (
+        describe,
+        packed_lstm_step,
+        ran,
+        register,
+        takes,
+    )
     from ttq_energy.kernels.gpu.tuning import cache_folder
 
 _HOMES = {
@@ -40,9 +46,11 @@ _HOMES = {
     "pack_conv2d_gpu": "layout",
     "pack_linear_gpu": "layout",
     "packed_form": "forms",
+    "packed_lstm_step": "operators",
     "ran": "operators",
     "register": "operators",
     "repack": "layout",
+    "takes": "operators",
     "with_activations": "forms",
 }
 
@@ -62,9 +70,11 @@ __all__ = [
     "pack_conv2d_gpu",
     "pack_linear_gpu",
     "packed_form",
+    "packed_lstm_step",
     "ran",
     "register",
     "repack",
+    "takes",
     "usable",
     "with_activations",
 ]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttq_energy.errors import unknown_name
+from ttq_energy.kernels.dense import _folded
 from ttq_energy.kernels.gpu.forms import Build, CastNetwork, Form, fastest
 from ttq_energy.kernels.gpu.graphs import graphed
 
@@ -120,6 +121,7 @@ def ways(
     """Every form that :func:`baseline` tries, each to be built by calling it; same arguments."""
     if precision not in BASELINES:
         raise unknown_name("precision", precision, BASELINES)
+    model, _ = _folded(model, example)
     return [
         build
         for network, name in _networks(model, precision)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ttq_energy.errors import unknown_name
-from ttq_energy.kernels.gpu import operators
+from ttq_energy.kernels.describe import describe
 from ttq_energy.kernels.gpu.graphs import graphed
 from ttq_energy.kernels.modules import TernaryModule
 
@@ -80,7 +80,7 @@ def packed_form(packed: nn.Module, example: Tensor, activations: str) -> Form:
     module, how = fastest(
         [lambda: (network, "eager"), lambda: (graphed(network, example), "CUDA graph")], example
     )
-    return module, f"{operators.describe(network)} ({how})"
+    return module, f"{describe(network)} ({how})"
 
 
 def fastest(builds: Sequence[Build], example: Tensor) -> Form:

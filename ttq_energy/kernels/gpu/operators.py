@@ -145,6 +145,29 @@ def conv2d(
     )
 
 
+def takes(x: Tensor) -> bool:
+    """Whether the GPU's kernels run on ``x``: a CUDA tensor of their types, without a gradient."""
+    return x.is_cuda and x.dtype in DTYPES and not (x.requires_grad and torch.is_grad_enabled())
+
+
+def packed_lstm_step(
+    gates: Tensor,
+    h: Tensor,
+    c: Tensor,
+    packed: Tensor,
+    scale_pos: Tensor,
+    scale_neg: Tensor,
+    bias: Tensor | None,
+    int8: bool,
+) -> tuple[Tensor, Tensor]:
+    """:func:`functional.lstm_step` on a packed module's tensors."""
+    from ttq_energy.kernels.gpu import functional
+
+    shape = (gates.shape[-1], h.shape[-1])
+    weight = resident(packed, scale_pos, scale_neg, shape, int8)
+    return functional.lstm_step(gates, h, c, weight, bias)
+
+
 def ran(packed: Tensor) -> str:
     """The path that last ran on these packed bytes, or "" where none has run on a GPU."""
     held = _held(packed)
