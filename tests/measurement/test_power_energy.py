@@ -156,6 +156,16 @@ def test_a_one_second_average_does_not_leak_the_window_away():
     assert found.energy_j == pytest.approx(true, rel=0.01)
 
 
+def test_a_long_window_is_inverted_at_its_ends_only():
+    sensor = nvml_sensor("RTX 3090", "535", "power.draw")
+    power = loaded(3.0, 143.0, 147.0, period_s=7.3)
+    t, p = readings(power, sensor, np.random.default_rng(4))
+    found = energy_from_power(t, p, 3.0, 143.0, sensor)
+    true = true_energy(power, 3.0, 143.0)
+    assert found.energy_j == pytest.approx(true, rel=0.002)
+    assert found.relative_low_j <= true <= found.relative_high_j
+
+
 def test_order_duplicates_and_missing_samples_do_not_matter():
     sensor = nvml_sensor("A100")
     rng = np.random.default_rng(1)

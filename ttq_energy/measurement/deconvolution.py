@@ -21,6 +21,8 @@ NOISE_SHARE = 0.005
 NOISE_FLOOR_W = 0.3
 """Noise of a reading: this share of the range of the readings, and never below the floor."""
 ITERATIONS = 8
+END_S = 30.0
+"""A window is inverted this far from its ends."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,30 @@ class Power:
         if power.size < step + 3:
             return self.range_w(start_s - lag_s, end_s + lag_s) / math.sqrt(12.0)
         return float(np.sqrt(np.mean((power[step:] - power[:-step]) ** 2) / 2.0))
+
+
+def find_power(updates: Updates, start_s: float, end_s: float, sensor: Sensor) -> Power:
+    """The power in and around a window: inverted at the ends, and all through where it is short.
+
+    In the middle of a long window the lag does nothing to the energy but shift it, by half the
+    averaging window (by the time constant of an exponential), so the readings stand as they are.
+    """
+    if end_s - start_s <= 2.0 * END_S + sensor.reach_s:
+        return deconvolve(updates, start_s, end_s, sensor)
+    head_end, tail_start = start_s + END_S, end_s - END_S
+    head = deconvolve(updates, start_s, head_end, sensor)
+    tail = deconvolve(updates, tail_start, end_s, sensor)
+    count = max(1, round((tail_start - head_end) / sensor.update_period_s))
+    edges = np.linspace(head_end, tail_start, count + 1)
+    shift = sensor.window_s / (1.0 if sensor.kernel == "exponential" else 2.0)
+    middle = np.interp((edges[1:] + edges[:-1]) / 2.0 + shift, updates.t_s, updates.power_w)
+    before = int(np.searchsorted(head.edges_s, head_end - 1e-9))
+    after = int(np.searchsorted(tail.edges_s, tail_start - 1e-9))
+    return Power(
+        np.concatenate([head.edges_s[:before], edges, tail.edges_s[after + 1 :]]),
+        np.concatenate([head.power_w[:before], middle, tail.power_w[after:]]),
+        max(head.residual_sd_w, tail.residual_sd_w),
+    )
 
 
 def deconvolve(updates: Updates, start_s: float, end_s: float, sensor: Sensor) -> Power:

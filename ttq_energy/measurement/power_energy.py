@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttq_energy.errors import InputError
-from ttq_energy.measurement.deconvolution import Power, deconvolve
+from ttq_energy.measurement.deconvolution import Power, find_power
 from ttq_energy.measurement.power_sensor import Sensor, generic_sensor
 from ttq_energy.measurement.updates import Updates, clean_samples, find_updates
 
@@ -106,7 +106,7 @@ def energy_from_power(
             f"(samples from {updates.first_s:.6g} to {updates.last_s:.6g} s, "
             f"window from {start_s:.6g} to {end_s:.6g} s)"
         )
-    power = deconvolve(updates, start_s, end_s, sensor)
+    power = find_power(updates, start_s, end_s, sensor)
     energy = power.energy_j(start_s, end_s)
     half = 1.96 * math.sqrt(_variance(updates, power, start_s, end_s, sensor, unsampled))
     full_power = sensor.full_power_w or float(p.max()) / PEAK_LOAD
@@ -139,15 +139,15 @@ def _holes(
 ) -> list[tuple[float, float]]:
     """Parts of the window that lie in no update's period."""
     span = 1.6 * max(sensor.update_period_s, min(sensor.window_s, sensor.update_period_s))
-    holes: list[tuple[float, float]] = []
-    covered = start_s
-    for t in updates.t_s[(updates.t_s > start_s) & (updates.t_s - span < end_s)]:
-        if t - span > covered:
-            holes.append((covered, min(t - span, end_s)))
-        covered = max(covered, t)
-    if covered + sensor.update_period_s < end_s:
-        holes.append((covered, end_s))
-    return holes
+    near = updates.t_s[(updates.t_s > start_s) & (updates.t_s - span < end_s)]
+    before = np.append(start_s, near)
+    until = np.append(near - span, end_s)
+    until[-1] = end_s if before[-1] + sensor.update_period_s < end_s else before[-1]
+    open_ = until > before
+    return [
+        (float(low), min(float(high), end_s))
+        for low, high in zip(before[open_], until[open_], strict=True)
+    ]
 
 
 def _variance(

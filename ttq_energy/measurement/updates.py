@@ -73,17 +73,18 @@ def find_updates(t: FloatArray, p: FloatArray, update_period_s: float) -> Update
     gap = np.append(update_period_s, t[fresh[1:]] - t[fresh[1:] - 1])
     gap = np.minimum(gap, update_period_s)
     begin = t[fresh] - gap / 2.0
-    times: list[FloatArray] = []
-    values: list[FloatArray] = []
     following = np.append(begin[1:], np.inf)
-    for index in range(fresh.size):
-        shown_until = min(t[last_same[index]], following[index] - update_period_s / 2.0)
-        count = 1 + max(int((shown_until - begin[index]) / update_period_s + 1e-9), 0)
-        at = begin[index] + update_period_s * np.arange(count)
+    shown_until = np.minimum(t[last_same], following - update_period_s / 2.0)
+    counts = np.floor((shown_until - begin) / update_period_s + 1e-9).astype(np.int64)
+    times, values = [begin], [p[fresh]]
+    for index in np.flatnonzero(counts > 0):
+        at = begin[index] + update_period_s * np.arange(1, counts[index] + 1)
         times.append(_only_shown(at, t[fresh[index] : last_same[index] + 1], update_period_s))
         values.append(np.full(times[-1].size, p[fresh[index]]))
+    at_all, shown = np.concatenate(times), np.concatenate(values)
+    order = np.argsort(at_all, kind="stable")
     timing = float(np.sqrt(np.mean(gap[1:] ** 2) / 12.0)) if gap.size > 1 else float(gap[0]) / 3.46
-    return Updates(np.concatenate(times), np.concatenate(values), timing, float(t[0]), float(t[-1]))
+    return Updates(at_all[order], shown[order], timing, float(t[0]), float(t[-1]))
 
 
 def _only_shown(at: FloatArray, polls: FloatArray, period_s: float) -> FloatArray:
@@ -91,5 +92,4 @@ def _only_shown(at: FloatArray, polls: FloatArray, period_s: float) -> FloatArra
     position = np.searchsorted(polls, at - 1e-9)
     position = np.minimum(position, polls.size - 1)
     shown = (polls[position] >= at - 1e-9) & (polls[position] <= at + period_s)
-    shown[0] = True
     return at[shown]
