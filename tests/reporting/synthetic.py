@@ -408,9 +408,10 @@ def modelled_run(folder: Path) -> Run:
     }
     run = begin(folder, "quickstart", VARIANTS, [RAPL_LOCKED, NVML_ABSENT, codecarbon])
     train(run, ("fp32", "ttq", "twn"), provenance="modelled")
-    measure(run, VARIANTS, {"machine": 12.0}, "modelled", "codecarbon")
-    count(run, VARIANTS)
-    estimate(run, VARIANTS)
+    measure(
+        run, VARIANTS, {"machine": 12.0}, "modelled", "codecarbon", (1,), rounds=4, traces=False
+    )
+    estimate(run, VARIANTS, ("eyeriss-v1",))
     run.update(status="complete")
     return run
 

@@ -29,11 +29,19 @@ def _pdf_text(path) -> str:
 # -- PDF -----------------------------------------------------------------------------------------
 
 
-def test_a_pdf_is_the_same_byte_for_byte(interrupted, tmp_path):
-    first = render(interrupted, out=tmp_path / "a.pdf")
+@pytest.fixture(scope="module")
+def pdf(interrupted):
+    """A PDF in its usual place; a figure of an earlier report lay beside it."""
+    folder = interrupted.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    (folder / "of-an-earlier-report.svg").write_text("<svg/>")
+    return render(interrupted)
+
+
+def test_a_pdf_is_the_same_byte_for_byte(interrupted, pdf, tmp_path):
     second = render(interrupted, out=tmp_path / "b.pdf")
-    assert first.read_bytes() == second.read_bytes()
-    assert first.read_bytes().startswith(b"%PDF-")
+    assert pdf.read_bytes() == second.read_bytes()
+    assert pdf.read_bytes().startswith(b"%PDF-")
 
 
 def test_the_first_page_holds_answer_notice_and_contents(modelled, tmp_path):
@@ -44,13 +52,9 @@ def test_the_first_page_holds_answer_notice_and_contents(modelled, tmp_path):
     assert "Method and sources" in words
 
 
-def test_figures_are_saved_beside_the_run_and_old_ones_go(interrupted):
-    folder = interrupted.folder / "figures"
-    folder.mkdir(exist_ok=True)
-    (folder / "of-an-earlier-report.svg").write_text("<svg/>")
-    path = render(interrupted)
-    assert path == interrupted.folder / "report.pdf"
-    names = {file.name for file in folder.glob("*.svg")}
+def test_figures_are_saved_beside_the_run_and_old_ones_go(interrupted, pdf):
+    assert pdf == interrupted.folder / "report.pdf"
+    names = {file.name for file in (interrupted.folder / "figures").glob("*.svg")}
     assert "answer.svg" in names
     assert "of-an-earlier-report.svg" not in names
 
@@ -60,9 +64,8 @@ def test_an_archive_pdf_declares_itself(ablation, tmp_path):
     assert re.search(rb"pdfaid:part>\s*2", data)
 
 
-def test_an_interrupted_run_gives_a_report(interrupted, tmp_path):
-    text = _pdf_text(render(interrupted, out=tmp_path / "r.pdf"))
-    assert "This run was interrupted" in text
+def test_an_interrupted_run_gives_a_report(pdf):
+    assert "This run was interrupted" in _pdf_text(pdf)
 
 
 def test_names_with_markup_in_them_stay_text(synthetic, tmp_path):
