@@ -1,0 +1,120 @@
+"""Targets: what ships is valid and sourced, and a mistake is told with its place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ttq_energy.energy_model import targets
+from ttq_energy.energy_model.operations import energy
+from ttq_energy.energy_model.target_errors import first_error
+from ttq_energy.energy_model.template import TEMPLATE
+from ttq_energy.errors import InputError
+from ttq_energy.strict_yaml import parse_yaml, read_yaml
+
+ISSUE = {"generic-45nm", "generic-7nm", "eyeriss-v1", "eie", "tpu-v1-like", "braintta", "unpu"}
+ISSUE |= {"tim-dnn-like", "fpga-ternary", "cortex-m", "server-cpu-core", "a100-like", "h100-like"}
+
+
+def test_all_targets_ship():
+    assert set(targets.available()) >= ISSUE
+
+
+@pytest.mark.parametrize("name", sorted(ISSUE))
+def test_shipped_targets_keep_the_schema_and_name_their_sources(name):
+    document = read_yaml(targets.find(name))
+    assert first_error(document.data, targets.schema()) is None
+    target = targets.load(name)
+    assert target.name == name
+    for key, figure in target.figures.items():
+        assert figure.source not in ("", "set by the user"), key
+        assert figure.low <= figure.value <= figure.high, key
+        if figure.assumption and figure.value:
+            assert figure.high > figure.low, f"{key}: an assumption needs a range"
+
+
+def test_the_template_is_a_valid_target():
+    target = targets.from_document(parse_yaml(TEMPLATE, "template"))
+    assert {mode.weights for mode in target.modes} == {"int", "ternary"}
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    assert old in TEMPLATE
+    path = tmp_path / "chip.yaml"
+    path.write_text(TEMPLATE.replace(old, new, 1))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("rows: 32 ", "rows: 0 ", "array.rows: must be at least 1 and at most 65536, got 0"),
+        ("rows: 32 ", "rosw: 32 ", "unknown key 'rosw'; did you mean 'rows'?"),
+        ("weight: gate ", "weight: skipp ", "zeros.weight: unknown value 'skipp'; did you mean"),
+        ("weight_bits: 8", "weight_bits: eight", "modes[0].weight_bits: expected a number"),
+        ("node_nm: 22", "node_nm: 900", "technology.node_nm: must be at least 2 and at most 250"),
+        ("{operation: int8_mul}", "{operation: int9_mul}", "unknown operation 'int9_mul'"),
+        ("low: 0.01, high: 0.1", "low: 0.3, high: 0.1", "expected low <= value <= high"),
+        ("  rows: 32 ", "  # rows: 32 ", "array: the key 'rows' is missing"),
+        ("value: 0.02", "value: -1", "static_w.value: must be at least 0"),
+        ("weight-stationary ", "row-stationary ", "the key 'registers' is missing"),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_key_and_range(tmp_path, old, new, expected):
+    path = changed(tmp_path, old, new)
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if new.strip() in text)
+    with pytest.raises(InputError) as caught:
+        targets.load(path)
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    if "missing" not in expected:
+        assert f"{path}:{line}:" in message
+
+
+def test_unknown_targets_are_told_with_the_nearest_name():
+    with pytest.raises(InputError, match="did you mean 'eyeriss-v1'"):
+        targets.load("eyeris-v1")
+    with pytest.raises(InputError, match="no such target"):
+        targets.load("nowhere/chip.yaml")
+
+
+def test_overrides_change_figures_by_name():
+    target = targets.load("eyeriss-v1", {"levels.dram.read_pj": 10, "zeros.weight": "skip"})
+    assert target.level("dram").read_pj.value == 10
+    assert target.level("dram").read_pj.source == "set by the user"
+    assert target.zero_weight == "skip"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("zeros.wieght", "skip", "did you mean 'weight'"),
+        ("levels.drum.read_pj", 1, "did you mean 'dram'"),
+        ("clock_hz", -1, "must be above 0"),
+        ("name.x", 1, "holds a single value"),
+    ],
+)
+def test_wrong_overrides_are_told(key, value, expected):
+    with pytest.raises(InputError, match=expected):
+        targets.load("eyeriss-v1", {key: value})
+
+
+def test_nodes_are_scaled_class_by_class_with_wider_ranges():
+    classes = ("int8_add", "sram_8KiB")
+    gains = {op: energy(op, 45).value_pj / energy(op, 16).value_pj for op in classes}
+    assert gains["int8_add"] > 1.5 * gains["sram_8KiB"] > 1.5
+    at_anchor, between = energy("fp32_mul", 7), energy("fp32_mul", 18)
+    assert between.high_pj / between.low_pj > at_anchor.high_pj / at_anchor.low_pj
+    with pytest.raises(InputError, match="at 7 nm alone"):
+        energy("bf16_mul", 45)
+
+
+def test_targets_load_without_torch():
+    code = (
+        "import sys; from ttq_energy.energy_model import targets; targets.load('eie');"
+        "assert 'torch' not in sys.modules and 'jsonschema' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
