@@ -254,6 +254,13 @@ def test_on_one_board_the_gain_leaves_the_ratio():
         ("NVIDIA GeForce RTX 3090", None, "power.draw.instant", 0.1),
         ("NVIDIA A100-SXM4-80GB", "550.54", "power.draw", 0.025),
         ("NVIDIA A100-SXM4-80GB", "550.54", "power.draw.average", 0.025),
+        ("rtx3090", None, "power.draw", 1.1),
+        ("rtxa5000", None, "power.draw.instant", 0.1),
+        ("gtx1080ti", None, "power.draw", 0.0104),
+        ("NVIDIA_GeForce_GTX_1080", None, "power.draw", 0.0104),
+        ("v100", None, "power.draw", 0.0104),
+        ("titanv", None, "power.draw", 0.0104),
+        ("a100-pcie-40gb", None, "power.draw", 0.025),
         ("NVIDIA_A10G", None, "power.draw", 1.1),
         ("NVIDIA H100 80GB HBM3", None, "power.draw", 1.1),
         ("NVIDIA H100 80GB HBM3", None, "power_draw_instant", 0.025),
@@ -272,6 +279,13 @@ def test_a_board_is_known_by_its_architecture_driver_and_reading(name, driver, r
     sensor = nvml_sensor(name, driver, reading)
     assert sensor.window_s == pytest.approx(window_s)
     assert sensor.known
+
+
+def test_the_full_power_of_a_tested_board_is_known_however_it_is_written():
+    for name in ("rtx3090", "NVIDIA_GeForce_RTX_3090", "NVIDIA GeForce RTX 3090"):
+        assert nvml_sensor(name).full_power_w == 350.0
+    assert nvml_sensor("k620").full_power_w == 45.0
+    assert nvml_sensor("A100-SXM4-80GB").full_power_w is None
 
 
 def test_kepler_and_early_maxwell_lag_exponentially():

@@ -115,6 +115,8 @@ def nvml_sensor(gpu_name: str, driver: str | None = None, reading: str = "power.
 
 def _plain(gpu_name: str) -> str:
     name = re.sub(r"[_\-\s]+", " ", gpu_name.lower())
+    name = re.sub(r"(rtx|gtx|gts|gt)(?=a?\d)", r"\1 ", name)
+    name = re.sub(r"(titan|quadro|tesla|geforce|nvidia)(?=[a-z\d])", r"\1 ", name)
     return name.replace("nvidia ", "").replace("geforce ", "").replace("tesla ", "").strip()
 
 
@@ -175,9 +177,13 @@ def _boards() -> dict[str, tuple[float, float, float]]:
 
 
 def _board_power_w(gpu_name: str) -> float | None:
-    name = _plain(gpu_name)
-    found = _boards().get(name)
+    name = _compact(gpu_name)
+    found = next((board for key, board in _boards().items() if _compact(key) == name), None)
     return found[0] if found else None
+
+
+def _compact(gpu_name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", _plain(gpu_name).replace("quadro ", ""))
 
 
 def _is_slot_powered(gpu_name: str) -> bool:
