@@ -135,12 +135,13 @@ class TernaryLinear(TernaryModule):
         """(..., in) to (..., out); ``residual`` (..., out) is added before a fused ReLU."""
         if x.shape[-1] != self.in_features:
             raise InputError(f"x: expected shape (..., {self.in_features}), got {tuple(x.shape)}")
+        tensors = self._buffers  # nn.Module's own look-up costs a microsecond a name
         return ops.linear(
             x,
-            self.packed,
-            self.scale_pos,
-            self.scale_neg,
-            self.bias,
+            tensors["packed"],  # type: ignore[arg-type]
+            tensors["scale_pos"],  # type: ignore[arg-type]
+            tensors["scale_neg"],  # type: ignore[arg-type]
+            tensors["bias"],
             residual,
             self.out_features,
             self.activations == "int8",
@@ -191,12 +192,13 @@ class TernaryConv2d(TernaryModule):
             raise InputError(
                 f"x: expected shape (n, {self.in_channels}, h, w), got {tuple(x.shape)}"
             )
+        tensors = self._buffers
         return ops.conv2d(
             x,
-            self.packed,
-            self.scale_pos,
-            self.scale_neg,
-            self.bias,
+            tensors["packed"],  # type: ignore[arg-type]
+            tensors["scale_pos"],  # type: ignore[arg-type]
+            tensors["scale_neg"],  # type: ignore[arg-type]
+            tensors["bias"],
             residual,
             self.shape,
             self.stride,

@@ -7,7 +7,9 @@ reference runs, which is differentiable with respect to the activations.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -172,6 +174,39 @@ def _native_linear(
     return y
 
 
+class _Geometry(NamedTuple):
+    """What the native convolution is told, apart from addresses."""
+
+    output: tuple[int, int, int, int]
+    empty: bool
+    sizes: list[int]
+    columns: int
+    shared_tables: bool
+
+
+@functools.lru_cache(maxsize=4096)
+def _geometry(
+    size: tuple[int, ...],
+    strides: tuple[int, ...],
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> _Geometry:
+    out, channels, kernel_height, kernel_width = shape
+    height = output_size(size[2], kernel_height, stride[0], padding[0], dilation[0])
+    width = output_size(size[3], kernel_width, stride[1], padding[1], dilation[1])
+    sizes = [*size, *strides, out, kernel_height, kernel_width, *stride, *padding, *dilation]
+    return _Geometry(
+        (size[0], out, height, width),
+        size[0] == 0,
+        [*sizes, groups, height, width],
+        reference.conv_columns(channels, kernel_height * kernel_width),
+        reference.shares_tables(channels),
+    )
+
+
 def _native_conv2d(
     x: Tensor,
     packed: Tensor,
@@ -187,32 +222,30 @@ def _native_conv2d(
     int8: bool,
     relu: bool,
 ) -> Tensor:
-    out, channels, kernel_height, kernel_width = shape
-    height = output_size(x.shape[2], kernel_height, stride[0], padding[0], dilation[0])
-    width = output_size(x.shape[3], kernel_width, stride[1], padding[1], dilation[1])
-    y = torch.empty((x.shape[0], out, height, width), dtype=x.dtype)
-    if y.numel() == 0:
+    geometry = _geometry(
+        x.shape,
+        x.stride(),
+        tuple(shape),
+        tuple(stride),
+        tuple(padding),
+        tuple(dilation),
+        groups,
+    )
+    y = torch.empty(geometry.output, dtype=x.dtype)
+    if geometry.empty:
         return y
     if x.dtype == torch.float32:
         bias_, residual_ = _contiguous(bias), _contiguous(residual)
         finite = isa.native().conv2d(
             x.data_ptr(),
-            [
-                *x.shape,
-                *x.stride(),
-                *(out, kernel_height, kernel_width),
-                *stride,
-                *padding,
-                *dilation,
-                *(groups, height, width),
-            ],
+            geometry.sizes,
             packed.data_ptr(),
-            reference.conv_columns(channels, kernel_height * kernel_width),
+            geometry.columns,
             scale_pos.data_ptr(),
             scale_neg.data_ptr(),
             _address(bias_),
             _address(residual_),
-            reference.shares_tables(channels),
+            geometry.shared_tables,
             relu,
             int8,
             y.data_ptr(),
