@@ -312,6 +312,8 @@ def measure_energy(
 
 def describe_device() -> dict[str, Any]:
     """The card, as it is found."""
+    import pynvml
+
     facts = torch.cuda.get_device_properties(0)
     device: dict[str, Any] = {
         "name": facts.name,
@@ -323,14 +325,12 @@ def describe_device() -> dict[str, Any]:
         "triton": importlib.import_module("triton").__version__,
     }
     try:
-        import pynvml
-
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{facts.uuid}")
         device["driver"] = pynvml.nvmlSystemGetDriverVersion()
         device["power_limit_w"] = pynvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
         device["sm_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6
-    except (ImportError, AttributeError, pynvml.NVMLError) as error:
+    except (AttributeError, pynvml.NVMLError) as error:
         print(f"note: NVML does not describe the card: {error}")
     return device
 

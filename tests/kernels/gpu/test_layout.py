@@ -73,3 +73,13 @@ def test_too_many_columns_for_int32_sums_are_refused():
     codes = torch.ones(1, layout.LARGEST_INT8_COLUMNS + 1, dtype=torch.int8)
     with pytest.raises(InputError, match="int8 activations"):
         layout.repack(pack_linear(codes, 1.0, 1.0, "int8"))
+
+
+def test_counters_that_a_graph_may_hold_stay_where_they_are():
+    weight = layout.repack(pack_linear(codes_of(0, 4, 16), 1.0, 1.0))
+    few = weight.counters(3, stream=7)
+    many = weight.counters(5000, stream=7)
+    assert many.numel() >= 5000
+    assert not many.any()
+    assert weight.counters(3, stream=7) is few
+    assert weight.counters(3, stream=8) is not few

@@ -40,7 +40,8 @@ class GraphedModule(nn.Module):
                 f" got {x.dtype} {tuple(x.shape)}"
             )
         if x.data_ptr() != self._input.data_ptr():
-            self._input.copy_(x)
+            with torch.no_grad():
+                self._input.copy_(x)
         self._graph.replay()
         return tree_map(lambda value: value, self._output)
 

@@ -57,7 +57,7 @@ class DeviceWeight:
     channels: int
     symmetric: bool
     ran: dict[str, str] = field(default_factory=dict)
-    _counters: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _counters: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
     _values: dict[torch.dtype, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @property
@@ -90,12 +90,14 @@ class DeviceWeight:
         return self.words.device
 
     def counters(self, tiles: int, stream: int) -> Tensor:
-        """Zeroed int32 counters for split-K on one stream; the kernels leave them zero."""
-        held = self._counters.get(stream)
-        if held is None or held.numel() < tiles:
-            held = torch.zeros(max(tiles, 1024), dtype=torch.int32, device=self.device)
-            self._counters[stream] = held
-        return held
+        """Zeroed int32 counters for split-K on one stream; the kernels leave them zero.
+
+        Smaller ones stay when more are asked for: a captured graph may hold their address.
+        """
+        key = stream, max(1024, 1 << (tiles - 1).bit_length())
+        if key not in self._counters:
+            self._counters[key] = torch.zeros(key[1], dtype=torch.int32, device=self.device)
+        return self._counters[key]
 
     def row_values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Each row's two values in a 16-bit float type, and the factor that they lack.

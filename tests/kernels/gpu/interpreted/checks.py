@@ -5,8 +5,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ttq_energy.kernels import reference
-from ttq_energy.kernels.gpu import functional, launch, layout
+from ttq_energy.kernels import ops, pack_conv2d, pack_linear, reference
+from ttq_energy.kernels.gpu import functional, launch, layout, operators
 from ttq_energy.kernels.gpu.paths import Path
 
 # Of bfloat16 the interpreter drops the bits that hardware rounds: 2^-8 instead of 2^-9.
@@ -250,3 +250,31 @@ def test_quantizing_rows_is_the_references(columns):
     assert torch.equal(ordered[:, :columns], integers)
     assert not ordered[:, columns:].any()
     assert torch.equal(scale[:, None], scales)
+
+
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+def test_the_operators_give_on_packed_bytes_what_the_cpu_gives(activations):
+    torch.manual_seed(3)
+    int8 = activations == "int8"
+    packed = pack_linear(codes_of(20, 70), 0.7, 0.3, activations)
+    scales = packed.scale_pos, packed.scale_neg
+    x, residual, bias = torch.randn(2, 3, 70), torch.randn(2, 3, 20), torch.randn(20)
+    arguments = (x, packed.packed, *scales, bias, residual, 20, int8, True)
+    torch.testing.assert_close(operators.linear(*arguments), ops.linear(*arguments))
+    packed = pack_conv2d(codes_of(6, 16, 3, 3), 0.7, 0.3, activations)
+    x, residual = torch.randn(2, 16, 4, 4), torch.randn(2, 6, 4, 4)
+    scales = packed.scale_pos, packed.scale_neg
+    geometry = ((6, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    arguments = (x, packed.packed, *scales, None, residual, *geometry, int8, True)
+    torch.testing.assert_close(operators.conv2d(*arguments), ops.conv2d(*arguments))
+
+
+def test_a_packed_lstm_steps_as_on_the_cpu():
+    torch.manual_seed(4)
+    packed = pack_linear(codes_of(32, 8), 0.7, 0.3)
+    gates, h, c, bias = (torch.randn(*s) for s in ((3, 32), (3, 8), (3, 8), (32,)))
+    arguments = packed.packed, packed.scale_pos, packed.scale_neg, bias
+    steps = operators.packed_lstm_step(gates, h, c, *arguments, False)
+    expected = ops.lstm_cell(ops.linear(h, *arguments, gates, 32, False, False), c)
+    for step, value in zip(steps, expected, strict=True):
+        torch.testing.assert_close(step, value)
