@@ -89,7 +89,9 @@ def _mean(name: str, values: pd.Series[float]) -> dict[str, float]:
     return {name: middle, f"{name}_low": low, f"{name}_high": high}
 
 
-def mean_interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float, float]:
+def mean_interval(
+    values: NDArray[np.floating[Any]], level: float = LEVEL
+) -> tuple[float, float, float]:
     """Mean and its Student t interval; without two values the interval says nothing.
 
     Args:
