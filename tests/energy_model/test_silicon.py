@@ -50,8 +50,8 @@ def eyeriss(request):
         mapping=published if request.param == "published" else None,
     )
     layers = result.layers.set_index("layer").loc[chip.index]
-    parts = result.components.set_index(["layer", "component"])["energy_j"].unstack()
-    on_chip = layers["energy_j"] - parts.loc[chip.index, "dram"]
+    dram = result.components.query("component == 'dram'").set_index("layer")["energy_j"]
+    on_chip = layers["energy_j"] - dram.loc[chip.index]
     chip_energy = chip["power_mw"] * 1e-3 * chip["total_latency_ms"] * 1e-3
     return pd.DataFrame(
         {
