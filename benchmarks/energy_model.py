@@ -1,0 +1,301 @@
+"""The analytic model against silicon, against the clock, and beside ZigZag.
+
+    python benchmarks/energy_model.py validate     # every figure of docs/validation.md
+    python benchmarks/energy_model.py answers      # ResNet-18 on every target
+    python benchmarks/energy_model.py speed        # counting, estimating, what-if points
+    python benchmarks/energy_model.py zigzag --python VENV/bin/python
+
+``zigzag`` runs zigzag-dse (PyPI) in a virtual environment of its own on the convolutions of
+ResNet-18 with an Eyeriss-like accelerator, and this model on the same layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+import ttq_energy as te
+from ttq_energy import models
+from ttq_energy.energy_model import (
+    arithmetic_claims,
+    compare_estimates,
+    estimate,
+    explain,
+    sweep,
+    targets,
+)
+
+DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "silicon"
+
+# Y.-H. Chen et al., JSSC 52(1), 2017, table of VGG-16 results, batch 3, as transcribed: layer,
+# channels, filters, width, mW, total ms, zeros in the input, buffer MB, DRAM MB.
+VGG16 = (
+    ("conv1_1", 3, 64, 224, 247, 76.2, 0.016, 112.6, 15.4),
+    ("conv1_2", 64, 64, 224, 218, 910.3, 0.477, 2402.8, 54.0),
+    ("conv2_1", 64, 128, 112, 242, 470.3, 0.248, 1201.4, 33.4),
+    ("conv2_2", 128, 128, 112, 231, 894.3, 0.387, 2402.8, 48.5),
+    ("conv3_1", 128, 256, 56, 254, 241.1, 0.397, 607.4, 20.2),
+    ("conv3_2", 256, 256, 56, 235, 460.9, 0.581, 1214.8, 32.2),
+    ("conv3_3", 256, 256, 56, 233, 457.7, 0.587, 1214.8, 30.8),
+    ("conv4_1", 256, 512, 28, 278, 135.8, 0.643, 321.8, 17.8),
+    ("conv4_2", 512, 512, 28, 261, 254.8, 0.747, 643.7, 28.6),
+    ("conv4_3", 512, 512, 28, 240, 246.3, 0.854, 643.7, 22.8),
+    ("conv5_1", 512, 512, 14, 258, 54.3, 0.794, 90.0, 6.3),
+    ("conv5_2", 512, 512, 14, 236, 53.7, 0.874, 90.0, 5.7),
+    ("conv5_3", 512, 512, 14, 230, 53.7, 0.885, 90.0, 5.6),
+)
+# S. Han et al., ISCA 2016, tables of benchmarks and of wall-clock time, as transcribed: layer,
+# inputs, outputs, weight density, activation density, actual us.
+EIE = (
+    ("AlexNet fc6", 9216, 4096, 0.09, 0.351, 30.3),
+    ("AlexNet fc7", 4096, 4096, 0.09, 0.353, 12.2),
+    ("AlexNet fc8", 4096, 1000, 0.25, 0.375, 9.9),
+    ("VGG-16 fc6", 25088, 4096, 0.04, 0.183, 34.4),
+    ("VGG-16 fc7", 4096, 4096, 0.04, 0.375, 8.7),
+    ("VGG-16 fc8", 4096, 1000, 0.23, 0.411, 8.4),
+    ("NeuralTalk We", 4096, 600, 0.10, 1.0, 8.0),
+    ("NeuralTalk Wd", 600, 8791, 0.11, 1.0, 13.9),
+    ("NeuralTalk LSTM", 1201, 2400, 0.10, 1.0, 7.5),
+)
+
+
+class Convolutions(nn.Module):
+    """Convolutions one after the other, with ReLU and pooling where the width falls."""
+
+    def __init__(self, layers: list[tuple[str, nn.Conv2d, int]]) -> None:
+        super().__init__()
+        self.order = [(name, width) for name, _, width in layers]
+        for name, layer, _ in layers:
+            self.add_module(name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for index, (name, _) in enumerate(self.order):
+            x = getattr(self, name)(x).relu()
+            following = self.order[index + 1 :][:1]
+            if following and following[0][1] < x.shape[-1]:
+                kernel = 3 if x.shape[-1] % 2 else 2
+                x = nn.functional.max_pool2d(x, kernel, 2)
+        return x
+
+
+def alexnet() -> Convolutions:
+    return Convolutions(
+        [
+            ("conv1", nn.Conv2d(3, 96, 11, 4), 227),
+            ("conv2", nn.Conv2d(96, 256, 5, padding=2, groups=2), 27),
+            ("conv3", nn.Conv2d(256, 384, 3, padding=1), 13),
+            ("conv4", nn.Conv2d(384, 384, 3, padding=1, groups=2), 13),
+            ("conv5", nn.Conv2d(384, 256, 3, padding=1, groups=2), 13),
+        ]
+    )
+
+
+def validate() -> None:
+    chip = pd.read_csv(DATA / "eyeriss-v1-alexnet.csv").set_index("layer").drop("total")
+    table = pd.read_csv(DATA / "eyeriss-v1-alexnet-mapping.csv").set_index("layer")
+    published = {name: row[list("mnepqrt")].astype(int).to_dict() for name, row in table.iterrows()}
+    with torch.device("meta"):
+        counts = te.count(alexnet(), torch.empty(4, 3, 227, 227))
+    for title, mapping in (("searched", None), ("published", published)):
+        print(f"\nEyeriss v1, AlexNet, batch 4, {title} mapping (model / chip - 1)")
+        errors = _eyeriss(counts, chip, mapping, 1e6)
+        print(errors.map("{:+.1%}".format).to_string())
+        print("mean of magnitudes:", errors.abs().mean().map("{:.1%}".format).to_dict())
+    columns = ["power_mw", "total_latency_ms", "zero_ifmap_fraction", "global_buffer_mb", "dram_mb"]
+    vgg = pd.DataFrame([row[4:] for row in VGG16], [row[0] for row in VGG16], columns)
+    with torch.device("meta"):
+        layers = [(r[0], nn.Conv2d(r[1], r[2], 3, padding=1), r[3]) for r in VGG16]
+        counts = te.count(Convolutions(layers), torch.empty(3, 3, 224, 224))
+    print("\nEyeriss v1, VGG-16, batch 3, searched mapping (model / chip - 1; its MB as 2^20)")
+    errors = _eyeriss(counts, vgg, None, 2**20)
+    print(errors.map("{:+.1%}".format).to_string())
+    print("mean of magnitudes:", errors.abs().mean().map("{:.1%}".format).to_dict())
+    print("\nEIE, latency (us)")
+    for name, inputs, outputs, weights, activations, actual in EIE:
+        us, power_w = _eie(inputs, outputs, weights, activations)
+        print(f"{name:16s} {us:6.2f}  chip {actual:5.1f}  {us / actual - 1:+.1%}  {power_w:.2f} W")
+    layer, x = nn.Conv2d(128, 128, 3, padding=1), torch.randn(1, 128, 16, 16)
+    int8 = estimate(te.count(layer, x, activation_bits=8), "braintta").total.energy_j
+    te.prepare_(layer, te.TTQ(), skip=())
+    ternary = estimate(te.count(layer, x, activation_bits=2), "braintta").total.energy_j
+    ratio, measured = ternary / int8, 67 / 405
+    print(
+        f"\nBrainTTA, ternary / int8: {ratio:.3f}  chip {measured:.3f}  {ratio / measured - 1:+.1%}"
+    )
+    print()
+    for claim in arithmetic_claims():
+        print(f"{claim.gain:5.1f} times: {claim.name}; {claim.meaning}")
+
+
+def _eyeriss(
+    counts: pd.DataFrame, chip: pd.DataFrame, mapping: object, mega: float
+) -> pd.DataFrame:
+    zeros = chip["zero_ifmap_fraction"].to_dict()
+    result = estimate(counts, "eyeriss-v1", activation_zeros=zeros, mapping=mapping)
+    layers = result.layers.set_index("layer").loc[chip.index]
+    dram = result.components.query("component == 'dram'").set_index("layer")["energy_j"]
+    energy = layers["energy_j"] - dram.loc[chip.index]
+    reference = chip["power_mw"] * chip["total_latency_ms"] * 1e-6
+    return pd.DataFrame(
+        {
+            "energy": energy / reference - 1,
+            "power": energy / layers["latency_s"] / (chip["power_mw"] * 1e-3) - 1,
+            "latency": layers["latency_s"] * 1e3 / chip["total_latency_ms"] - 1,
+            "buffer": layers["buffer_bytes"] / mega / chip["global_buffer_mb"] - 1,
+            "dram": layers["dram_bytes"] / mega / chip["dram_mb"] - 1,
+        }
+    )
+
+
+def _eie(inputs: int, outputs: int, weights: float, activations: float) -> tuple[float, float]:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(inputs, outputs, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.rand(outputs, inputs, generator=generator) < weights)
+    counts = te.count(layer, torch.ones(1, inputs))
+    zeros = {counts["layer"][0]: 1 - activations}
+    total = estimate(counts, "eie", activation_zeros=zeros).total
+    return total.latency_s * 1e6, total.energy_j / total.latency_s
+
+
+def answers() -> None:
+    """ResNet-18, TTQ against fp32 and int8, zeros of the threshold on fresh weights."""
+    torch.manual_seed(0)
+    model, x = models.build("resnet18").eval(), models.example_input("resnet18", 1)
+    counts = {v: te.count(model, x, variant=v) for v in ("fp32", "int8", "ttq", "ttq-int8")}
+    for name in targets.available():
+        found = {v: estimate(c, name) for v, c in counts.items()}
+        told = explain(found["fp32"], found["ttq"])
+        fair = compare_estimates(found["int8"], found["ttq-int8"])
+        r = told.ratio
+        print(
+            f"{name:16s} ttq/fp32 {r.ratio:.3f} [{r.low:.3f}, {r.high:.3f}] "
+            f"latency {r.latency_ratio:.2f}; ttq-int8/int8 {fair.ratio:.3f} "
+            f"[{fair.low:.3f}, {fair.high:.3f}]"
+        )
+
+
+def speed() -> None:
+    te.count(nn.Linear(2, 2), torch.ones(1, 2))
+    estimate(te.count(nn.Linear(2, 2), torch.ones(1, 2)), "generic-45nm")
+    for name, chosen in (("resnet50", ["eyeriss-v1"]), ("vgg16", targets.available())):
+        model, x = models.build(name).eval(), models.example_input(name, 1)
+        began = time.perf_counter()
+        counts = te.count(model, x)
+        counted = time.perf_counter()
+        for target in chosen:
+            estimate(counts, target)
+        ended = time.perf_counter()
+        print(
+            f"{name} on {len(chosen)} target(s): count {counted - began:.2f} s, "
+            f"estimate {ended - counted:.2f} s"
+        )
+    model, x = models.build("resnet18"), models.example_input("resnet18", 1)
+    fp32, ttq = te.count(model, x), te.count(model, x, variant="ttq")
+    axes = {
+        "sparsity": [i / 100 for i in range(100)],
+        "activation_bits": [4, 8, 16, 32],
+        "levels.dram.read_pj": [100.0 * i for i in range(1, 26)],
+    }
+    began = time.perf_counter()
+    table = sweep(fp32, ttq, "generic-45nm", axes)
+    print(f"resnet18, {len(table)} what-if points: {time.perf_counter() - began:.2f} s")
+
+
+ZIGZAG = """
+import json, sys, time
+from importlib import resources
+import zigzag
+from zigzag.api import get_hardware_performance_zigzag
+root = sys.argv[1]
+began = time.perf_counter()
+result = get_hardware_performance_zigzag(
+    workload=f"{root}/workload.yaml",
+    accelerator=sys.argv[2],
+    mapping=sys.argv[3],
+    opt="energy",
+    dump_folder=root,
+    pickle_filename=f"{root}/out.pickle",
+)
+print(json.dumps({"seconds": time.perf_counter() - began, "pj": float(result[0])}))
+"""
+
+
+def zigzag(python: str) -> None:
+    """The distinct 3 x 3 convolutions of ResNet-18 through both tools."""
+    sizes = [(64, 64, 56), (128, 128, 28), (256, 256, 14), (512, 512, 7)]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "workload.yaml").write_text(_zigzag_workload(sizes))
+        (root / "run.py").write_text(ZIGZAG)
+        inputs = subprocess.run(
+            [python, "-c", "import zigzag; print(list(zigzag.__path__)[0])"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        inside = Path(inputs.stdout.strip()) / "inputs"
+        done = subprocess.run(
+            [
+                python,
+                str(root / "run.py"),
+                str(root),
+                str(inside / "hardware" / "eyeriss_like.yaml"),
+                str(inside / "mapping" / "eyeriss_like.yaml"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        print(f"zigzag did not finish: {done.stderr.strip().splitlines()[-1:]}")
+    else:
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        print(f"zigzag: {found['seconds']:.1f} s for {len(sizes)} layers, {found['pj']:.3g} pJ")
+    with torch.device("meta"):
+        nets = [(nn.Conv2d(c, m, 3, padding=1), torch.empty(1, c, w, w)) for c, m, w in sizes]
+    began = time.perf_counter()
+    energy = sum(estimate(te.count(m, x), "eyeriss-v1").total.energy_j for m, x in nets)
+    print(
+        f"this model: {time.perf_counter() - began:.2f} s for {len(sizes)} layers, {energy:.3g} J"
+    )
+
+
+def _zigzag_workload(sizes: list[tuple[int, int, int]]) -> str:
+    layers = []
+    for index, (channels, filters, width) in enumerate(sizes):
+        dims = f"[1, {filters}, {channels}, {width}, {width}, 3, 3]"
+        layers.append(
+            f"- id: {index}\n  operator_type: Conv\n"
+            "  equation: O[b][k][oy][ox]+=W[k][c][fy][fx]*I[b][c][iy][ix]\n"
+            "  dimension_relations: [ix=1*ox+1*fx, iy=1*oy+1*fy]\n"
+            f"  loop_dims: [B, K, C, OY, OX, FY, FX]\n  loop_sizes: {dims}\n"
+            "  operand_precision: {W: 8, I: 8, O: 16, O_final: 8}\n"
+            f"  operand_source: {{I: {index}, W: {index}}}\n"
+        )
+    return "".join(layers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["validate", "answers", "speed", "zigzag"])
+    parser.add_argument("--python", help="interpreter that has zigzag-dse, for 'zigzag'")
+    options = parser.parse_args()
+    if options.what == "zigzag":
+        if not options.python:
+            parser.error("zigzag: needs --python VENV/bin/python")
+        zigzag(options.python)
+        return
+    {"validate": validate, "answers": answers, "speed": speed}[options.what]()
+
+
+if __name__ == "__main__":
+    main()
