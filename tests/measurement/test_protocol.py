@@ -132,6 +132,30 @@ def test_blocks_grow_to_twenty_update_periods(world, machine, counter):
     assert any("20 update periods" in message for message in result.messages)
 
 
+def test_a_block_that_came_out_too_short_is_marked_and_the_next_are_longer(world, machine, counter):
+    bench = Bench(world, machine, [counter(period_s=0.1)])
+    workload = bench.workload
+
+    def faster_once_warm(variant, seconds, power_w):
+        slow = workload(variant, seconds, power_w)
+
+        def call():
+            warm = any(stage == "idle" for stage, _ in bench.events)
+            world.work(seconds / 2 if warm else seconds, power_w)
+
+        return Workload(variant, call, slow.inferences_per_call, slow.kernel)
+
+    bench.workload = faster_once_warm
+    result = bench.run(MeasurementSpec(**{**vars(SPEC), "budget_s": 1000.0}))
+    short = {row["round"] for row in result.measurements if not row["valid"]}
+    assert short == {0}
+    assert all(
+        "shorter than 2 s" in row["invalid_reason"]
+        for row in result.measurements
+        if not row["valid"]
+    )
+
+
 def test_disturbed_blocks_are_kept_marked_and_left_out(bench):
     calls = {"blocks": 0}
 

@@ -37,7 +37,7 @@ def test_other_load_counts_above_the_usual_and_above_a_limit():
     busy = around(after={"busy_s": 1.3})
     assert "other load" in problems(busy)[0]
     assert problems(busy, idle=0.3) == []
-    assert problems(around(after={"busy_s": 2.0}), idle=1.0)
+    assert problems(around(after={"busy_s": 3.0}), idle=2.0)
     assert problems(around(after={"busy_s": math.nan})) == []
 
 

@@ -62,6 +62,7 @@ def measurement_rows(
     idle: Sequence[IdleWindow],
     idle_around: Sequence[Surroundings],
     cores: int,
+    shortest_s: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per block and domain, with every gate applied.
 
@@ -71,6 +72,7 @@ def measurement_rows(
         idle: the idle windows.
         idle_around: what was seen around them.
         cores: of the machine.
+        shortest_s: how long a block must be for each domain's sensor, by domain.
     """
     others = [a.other_cores for a in idle_around if not math.isnan(a.other_cores)]
     usual = statistics.median(others) if others else math.nan
@@ -86,12 +88,15 @@ def measurement_rows(
             clocks_mhz=clocks[block.variant],
             cores=cores,
         )
-        rows.extend({**head, **row} for row in _block_rows(block, problems, idle))
+        rows.extend({**head, **row} for row in _block_rows(block, problems, idle, shortest_s or {}))
     return rows
 
 
 def _block_rows(
-    block: Block, problems: Sequence[str], idle: Sequence[IdleWindow]
+    block: Block,
+    problems: Sequence[str],
+    idle: Sequence[IdleWindow],
+    shortest_s: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     energy = block.window.energy
     common = {
@@ -121,14 +126,14 @@ def _block_rows(
     differing = disagreements(energy)
     rows = []
     for domain in energy.domains.values():
-        own = [*problems, *_domain_problems(domain, differing, block.around)]
+        own = [*problems, *_domain_problems(domain, differing, block.around, shortest_s)]
         power = idle_power(idle, domain.domain, middle)
         rows.append({**common, **_energy_cells(domain, power, own)})
     parts = total_domains(energy)
     if parts:
         total_problems = list(problems)
         for part in parts:
-            reasons = _domain_problems(part, differing, block.around)
+            reasons = _domain_problems(part, differing, block.around, shortest_s)
             total_problems += [f"{SENSOR}{part.domain}: {r.removeprefix(SENSOR)}" for r in reasons]
         powers = [idle_power(idle, part.domain, middle) for part in parts]
         rows.append({**common, **_total_cells(energy, parts, powers, total_problems)})
@@ -136,9 +141,18 @@ def _block_rows(
 
 
 def _domain_problems(
-    domain: DomainEnergy, differing: Mapping[str, str], around: Surroundings
+    domain: DomainEnergy,
+    differing: Mapping[str, str],
+    around: Surroundings,
+    shortest_s: Mapping[str, float],
 ) -> list[str]:
     reasons = [f"{SENSOR}{domain.reason}"] if domain.reason else []
+    shortest = shortest_s.get(domain.domain, 0.0)
+    if domain.energy_j is not None and domain.duration_s < shortest:
+        reasons.append(
+            f"{SENSOR}the block of {domain.duration_s:.3g} s is shorter than {shortest:.3g} s, "
+            f"20 of the sensor's update periods"
+        )
     reasons += [f"{SENSOR}{reason}" for reason in device_problems(around, domain.domain)]
     if domain.domain in differing:
         reasons.append(f"{SENSOR}{differing[domain.domain]}")

@@ -15,9 +15,11 @@ from ttq_energy.meters.base import Provenance
 Conditions = Mapping[str, float | str | bool]
 
 OTHER_LOAD_CORES = 0.10
-"""CPU use of others, above that in the idle windows, that spoils a block; in cores."""
-BUSY_MACHINE_CORES = 0.50
-"""CPU use of others that spoils a block even where it was there all the time; in cores."""
+OTHER_LOAD_SHARE = 0.01
+"""CPU use of others, above that in the idle windows, that spoils a block: in cores, or where it is
+more, as a share of all cores."""
+BUSY_MACHINE_SHARE = 0.25
+"""Share of all cores used by others that spoils a block even where it was so all the time."""
 TICK_S = 0.01
 """/proc/stat counts in ticks of 10 ms, one count a core."""
 CLOCK_SHARE = 0.05
@@ -159,7 +161,8 @@ def _other_load(around: Surroundings, idle_other_cores: float, cores: int) -> It
     span = max(around.after.t_s - around.before.t_s, 1e-9)
     ticks = 2.0 * TICK_S * math.sqrt(cores) / span
     usual = idle_other_cores if idle_other_cores > 0 else 0.0
-    allowed = min(OTHER_LOAD_CORES + usual, BUSY_MACHINE_CORES) + ticks
+    rise = max(OTHER_LOAD_CORES, OTHER_LOAD_SHARE * cores)
+    allowed = min(usual + rise, BUSY_MACHINE_SHARE * cores) + ticks
     if other > allowed:
         yield f"other load: {other:.2f} cores busy besides this process ({allowed:.2f} allowed)"
 
