@@ -87,10 +87,15 @@ void pack(uintptr_t codes, int64_t rows, int64_t columns, uintptr_t packed, int 
   ttq::pack(pointer<const int8_t>(codes), rows, columns, pointer<uint8_t>(packed), threads);
 }
 
-void lstm_cell(uintptr_t gates, uintptr_t c, int64_t batch, int64_t hidden, uintptr_t new_h,
-               uintptr_t new_c) {
-  ttq::lstm_cell(pointer<const float>(gates), pointer<const float>(c), batch, hidden,
-                 pointer<float>(new_h), pointer<float>(new_c));
+bool recurrent(uintptr_t codes, int64_t rows, uintptr_t scale_pos, uintptr_t scale_neg,
+               uintptr_t bias, bool quantized, int64_t steps, int64_t batch, int64_t hidden,
+               bool backward, uintptr_t inputs, uintptr_t h, uintptr_t c, uintptr_t outputs,
+               int threads) {
+  return ttq::recurrent(
+      kernels(), weights(codes, rows, hidden, scale_pos, scale_neg, bias, false, quantized),
+      {steps, batch, hidden, backward, pointer<const float>(inputs), pointer<const float>(h),
+       pointer<float>(c), pointer<float>(outputs)},
+      threads);
 }
 
 void dense_gemv(uintptr_t x, uintptr_t w, int64_t rows, int64_t columns, uintptr_t y,
@@ -126,7 +131,7 @@ NB_MODULE(_native, m) {
   m.def("pack", &pack, Unlocked());
   m.def("linear", &linear, Unlocked());
   m.def("conv2d", &conv2d, Unlocked());
-  m.def("lstm_cell", &lstm_cell, Unlocked());
+  m.def("recurrent", &recurrent, Unlocked());
   m.def("dense_gemv", &dense_gemv, Unlocked());
   m.def("read_memory", &read_memory, Unlocked());
 }

@@ -42,8 +42,19 @@ bool conv2d(const Kernels& kernels, const Weights& weights, const Conv2dShape& s
 // Pack int8 codes (rows, columns) into bytes laid out as kernels.h says.
 void pack(const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed, int threads);
 
-void lstm_cell(const float* gates, const float* c, int64_t batch, int64_t hidden, float* new_h,
-               float* new_c);
+// One recurrent layer in one direction.
+struct Sequence {
+  int64_t steps, batch, hidden;
+  bool backward;
+  const float* inputs;  // (steps, batch, weights.rows): the input products, bias included
+  const float* h;       // (batch, hidden) at the start
+  float* c;             // (batch, hidden), an LSTM's, changed to the last; null makes it a GRU
+  float* outputs;       // (steps, batch, hidden)
+};
+
+// `weights` are the hidden matrix (4 or 3 * hidden, hidden).
+bool recurrent(const Kernels& kernels, const Weights& weights, const Sequence& sequence,
+               int threads);
 
 // The instruction sets of this build that this CPU has, best first; ends with portable.
 int usable_kernels(const Kernels** found, int capacity);

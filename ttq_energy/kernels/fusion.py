@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import operator
 from typing import Any
 
@@ -70,7 +72,8 @@ def fuse(model: nn.Module, example_input: Any) -> nn.Module:
 def _propagate_shapes(graph_module: fx.GraphModule, example_input: Any) -> bool:
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     try:
-        with torch.no_grad():
+        # ShapeProp prints a traceback before it raises; failing here is an answer, not an error.
+        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             ShapeProp(graph_module).propagate(*arguments)
     except Exception:
         return False

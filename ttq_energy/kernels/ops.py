@@ -357,6 +357,61 @@ def conv2d(
     )
 
 
+def is_plain(x: Tensor) -> bool:
+    """Whether the native code may be called with this tensor straight away."""
+    return _runs_natively(x) and not _needs_dispatcher(x)
+
+
+def recurrent(
+    inputs: Tensor,
+    states: list[Tensor],
+    packed: Tensor,
+    scale_pos: Tensor,
+    scale_neg: Tensor,
+    bias: Tensor | None,
+    int8: bool,
+    backward: bool,
+) -> tuple[Tensor, list[Tensor]] | None:
+    """A recurrent layer's steps in one native call: an LSTM with two states, a GRU with one.
+
+    Args:
+        inputs: float32 (time, batch, gates * hidden), the input products; at least one step.
+        states: h, and for an LSTM c, each (batch, hidden).
+        packed, scale_pos, scale_neg, bias, int8: the hidden matrix.
+        backward: whether to go from the last step to the first.
+
+    Returns:
+        Outputs (time, batch, hidden) and the last states; None where a value is not finite or
+        too large for the native kernels.
+    """
+    steps, batch, gates = inputs.shape
+    inputs, h = inputs.contiguous(), states[0].contiguous()
+    hidden = h.shape[-1]
+    c = states[1].clone(memory_format=torch.contiguous_format) if len(states) > 1 else None
+    outputs = torch.empty((steps, batch, hidden), dtype=torch.float32)
+    finite = isa.native().recurrent(
+        packed.data_ptr(),
+        gates,
+        scale_pos.data_ptr(),
+        scale_neg.data_ptr(),
+        _address(bias),
+        int8,
+        steps,
+        batch,
+        hidden,
+        backward,
+        inputs.data_ptr(),
+        h.data_ptr(),
+        _address(c),
+        outputs.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if not finite:
+        return None
+    last = outputs[0 if backward else -1]
+    return outputs, [last] if c is None else [last, c]
+
+
 def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """The pointwise part of an LSTM step: gates (batch, 4 hidden) in torch's order i, f, g, o."""
     i, f, g, o = gates.chunk(4, -1)

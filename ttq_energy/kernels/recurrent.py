@@ -195,6 +195,20 @@ class _TernaryRecurrent(nn.Module):
         self, recurrence: _Recurrence, inputs: Tensor, states: list[Tensor], backward: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """One layer in one direction over the input products (time, batch, gates * hidden)."""
+        if isinstance(recurrence.hh, TernaryLinear) and inputs.numel() and ops.is_plain(inputs):
+            matrix = recurrence.hh
+            swept = ops.recurrent(
+                inputs,
+                states,
+                matrix.packed,
+                matrix.scale_pos,
+                matrix.scale_neg,
+                matrix.bias,
+                matrix.activations == "int8",
+                backward,
+            )
+            if swept is not None:
+                return swept
         steps = range(inputs.shape[0])
         outputs: list[Tensor] = [inputs] * inputs.shape[0]
         for t in reversed(steps) if backward else steps:
