@@ -132,6 +132,17 @@ def test_accuracy_tested_without_training_counts_as_accuracy_only(synthetic, tmp
     assert "ablation" not in sections
 
 
+def test_every_network_of_a_run_is_answered_for(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "two", ("fp32", "ttq"))
+    run.update(models={"resnet20": {}, "vgg": {}})
+    for model in ("resnet20", "vgg"):
+        synthetic.measure(run, ("fp32", "ttq"), {"cpu": 30.0}, traces=False, model=model)
+    tables_ = [b for b in front(run).blocks if isinstance(b, TableView)]
+    networks = next(view for view in tables_ if view.name == "networks")
+    assert networks.data["model"].tolist() == ["resnet20", "vgg"]
+    assert {view.name for view in build_report(run).tables} >= {"networks", "energy"}
+
+
 def test_an_empty_run_says_that_nothing_is_there(synthetic, tmp_path):
     run = synthetic.begin(tmp_path / "r", "empty", ())
     assert answer(run) == "Nothing has been measured, trained or estimated yet."

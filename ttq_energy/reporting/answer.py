@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -52,14 +53,14 @@ class Headline:
     row: Mapping[str, Any]
 
 
-def headline(run: Run) -> Headline:
+def headline(run: Run, model: str | None = None) -> Headline:
     """The one comparison to begin with, chosen by rule and not by its outcome.
 
     Measured energy comes before latency, latency before estimates. Among the rows it is the
-    study's first model, the smallest batch size, ``ttq`` (else the first ternary variant, else
-    the first variant), gross energy of the main domain.
+    study's first model (or ``model``), the smallest batch size, ``ttq`` (else the first ternary
+    variant, else the first variant), gross energy of the main domain.
     """
-    against = tables.comparisons(run)
+    against = _of(model, tables.comparisons(run))
     against = against[against["baseline"] == baseline_of(run)]
     against = against[against["ratio"].notna()]
     energy = of_main_domain(against[against["quantity"] == "gross_energy"], run)
@@ -70,10 +71,14 @@ def headline(run: Run) -> Headline:
     row = _first(run, against[against["quantity"] == "latency"])
     if row is not None:
         return Headline("latency", row)
-    row = _first(run, _compared_estimates(run))
+    row = _first(run, _of(model, _compared_estimates(run)))
     if row is not None:
         return Headline("estimate", row)
-    return Headline("accuracy" if len(tables.accuracy(run)) else "nothing", {})
+    return Headline("accuracy" if len(_of(model, tables.accuracy(run))) else "nothing", {})
+
+
+def _of(model: str | None, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame if model is None else frame[frame["model"] == model]
 
 
 def _compared_estimates(run: Run) -> pd.DataFrame:
@@ -265,7 +270,48 @@ def _front_blocks(run: Run, chosen: Headline) -> list[Block]:
     summary = summary_view(run, chosen)
     if summary is not None:
         blocks.append(summary)
+    others = _networks_view(run)
+    if others is not None:
+        blocks.append(others)
     return blocks
+
+
+def _networks_view(run: Run) -> TableView | None:
+    """The same question answered for every network, where there are several."""
+    import pandas as pd
+
+    right = tables.accuracy(run).set_index(["model", "variant"])
+    rows = []
+    for model in run.manifest.get("models") or {}:
+        found = headline(run, model)
+        if not found.row:
+            continue
+        row = {**found.row, "kind": "latency" if found.kind == "latency" else "energy"}
+        row.setdefault("provenance", "modelled")
+        row["where"] = row.get("device") or row.get("target")
+        key = (model, row["variant"])
+        for name in ("accuracy", "accuracy_low", "accuracy_high"):
+            row[name] = right.loc[key, name] if key in right.index else math.nan
+        rows.append(row)
+    if len(rows) < 2:
+        return None
+    columns = ["model", "variant", "where", "batch_size", "kind", "ratio", "ratio_low"]
+    columns += ["ratio_high", "verdict", "provenance", "accuracy", "accuracy_low", "accuracy_high"]
+    return views.table(
+        "networks",
+        f"Every network of the run, chosen by the same rule; ratios to {baseline_of(run)}.",
+        pd.DataFrame(rows).reindex(columns=columns),
+        [
+            views.text("variant", "variant"),
+            views.text("where", "where"),
+            views.count("batch_size", "batch"),
+            views.text("kind", "quantity"),
+            views.interval("ratio", "ratio"),
+            views.verdict(),
+            views.text("provenance", "provenance"),
+            views.percent("accuracy", "accuracy"),
+        ],
+    )
 
 
 def _front_figure(run: Run, chosen: Headline) -> FigureView | None:

@@ -20,17 +20,23 @@ _TIMED = {"saves": "faster", "costs": "slower"}
 
 
 def table(
-    name: str, caption: str, frame: pd.DataFrame, columns: Sequence[MakeColumn], note: str = ""
+    name: str,
+    caption: str,
+    frame: pd.DataFrame,
+    columns: Sequence[MakeColumn],
+    note: str = "",
+    data: pd.DataFrame | None = None,
 ) -> TableView:
     """A view of ``frame``.
 
     Runs, models, devices and baselines get a column only where there are several; columns that
-    are empty throughout are left out.
+    are empty throughout are left out. ``data`` is what is exported where ``frame`` is only a part.
     """
     first = [text(k, k) for k in _ONCE if k in frame and len(frame[k].unique()) > 1]
     made = [make(frame) for make in (*first, *columns)]
     shown = tuple(c for c in made if any(cell not in ("", fmt.DASH) for cell in c.cells))
-    return TableView(name, caption, frame.reset_index(drop=True), shown, note)
+    exported = (frame if data is None else data).reset_index(drop=True)
+    return TableView(name, caption, exported, shown, note)
 
 
 def text(column: str, header: str, wide: bool = False) -> MakeColumn:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_POINTS = 1200
+_THINNEST = 0.004
+"""Least width of a block, as a share of the axis."""
 
 
 def power_trace(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
@@ -70,8 +72,12 @@ def _panel(axes: Axes, frame: pd.DataFrame) -> None:
     top = float(frame["power_w"].max()) * 1.15
     soft = modelled(frame["provenance"].iloc[0])
     blocks = frame[frame["block"] >= 0]
+    thinnest = _THINNEST * float(frame["t_s"].max() - frame["t_s"].min())
     for (block, variant), group in blocks.groupby(["block", "variant"], sort=False):
         start, end = float(group["t_s"].min()), float(group["t_s"].max())
+        # A short block of a counter has one point: give it a width that can be seen.
+        short = max(0.0, thinnest - (end - start)) / 2
+        start, end = start - short, end + short
         valid = bool(group["valid"].fillna(True).iloc[0])
         patch = axes.axvspan(
             start,

@@ -104,7 +104,7 @@ def hardware_and_software(run: Run) -> Section | None:
                 stages,
                 [
                     views.text("stage", "stage"),
-                    views.text("model", "network"),
+                    views.text("network", "network"),
                     views.count("parts", "parts"),
                     views.value("wall_s", "wall time", "s"),
                 ],

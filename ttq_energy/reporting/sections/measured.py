@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_TRACES = 4
+_LONG_TABLE_ROWS = 48
 _SAID = {
     "counter": "measured with a hardware counter",
     "integrated": "measured by sampling power",
@@ -78,11 +80,12 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
                 partial(plots.energy_bars, frame),
             )
         )
+    shown, note = _shortened(energy.reset_index(drop=True), run)
     blocks.append(
         views.table(
             "energy",
             f"Energy of one inference{_place(energy)}, with 95 % intervals.",
-            energy,
+            shown,
             [
                 views.count("batch_size", "batch"),
                 views.text("domain", "domain"),
@@ -93,6 +96,8 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
                 views.count("blocks", "blocks"),
                 views.count("blocks_left_out", "left out"),
             ],
+            note,
+            energy,
         )
     )
     return blocks
@@ -104,13 +109,15 @@ def _comparison_blocks(run: Run) -> list[Block]:
     if frame.empty:
         return []
     missing = len(every) - len(frame)
-    note = f"{missing} more could not be made: too few rounds passed." if missing else ""
+    shown, note = _shortened(frame.reset_index(drop=True), run)
+    if missing:
+        note += f" {missing} more could not be made: too few rounds passed."
     return [
         views.table(
             "comparisons",
             f"Ratios variant ÷ {listed(list(dict.fromkeys(frame['baseline'])), 'or')} per inference"
             f"{_place(frame)}, paired within rounds; below 1 the variant needs less.",
-            frame,
+            shown,
             [
                 views.count("batch_size", "batch"),
                 views.words("quantity", "quantity"),
@@ -121,7 +128,8 @@ def _comparison_blocks(run: Run) -> list[Block]:
                 views.verdict(),
                 views.text("provenance", "provenance"),
             ],
-            note,
+            note.strip(),
+            every,
         )
     ]
 
@@ -156,12 +164,23 @@ def power_over_time(run: Run) -> Section | None:
 
 def _place(frame: pd.DataFrame) -> str:
     """What every row shares, for a caption."""
-    shared = [
-        str(frame[key].iloc[0])
-        for key in ("model", "device")
+    words = [
+        f" {word} {frame[key].iloc[0]}"
+        for key, word in (("model", "of"), ("device", "on"))
         if key in frame and len(frame[key].unique()) == 1
     ]
-    return f" of {' on '.join(shared)}" if shared else ""
+    return "".join(words)
+
+
+def _shortened(frame: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, str]:
+    """A long table's rows of the domains that stand for all, and a note on the others."""
+    if len(frame) <= _LONG_TABLE_ROWS:
+        return frame, ""
+    timed = frame["quantity"] == "latency" if "quantity" in frame else frame["domain"] == "time"
+    main = of_main_domain(frame.reset_index(names="row"), run)["row"]
+    shown = frame.loc[frame.index.isin(main) | timed]
+    rest = len(frame) - len(shown)
+    return shown, f"{rest} rows of other domains: --format csv." if rest else ""
 
 
 def _alt(frame: pd.DataFrame, column: str, unit: str, how: str) -> str:
@@ -178,4 +197,7 @@ def _alt(frame: pd.DataFrame, column: str, unit: str, how: str) -> str:
 
 
 def _slug(*parts: object) -> str:
-    return "-".join("".join(c if c.isalnum() else "_" for c in str(p)) for p in parts)
+    """A name for a file; names that differ only in odd characters stay different."""
+    text = "-".join(str(part).replace(":", "") for part in parts)
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

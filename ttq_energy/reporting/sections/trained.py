@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import plots, tables, views
 from ttq_energy.reporting.document import Block, FigureView, Section
@@ -10,6 +11,9 @@ from ttq_energy.reporting.formatting import interval, listed, percent, quantity
 from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.sections.measured import _slug
 from ttq_energy.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def accuracy_against_energy(run: Run) -> Section | None:
@@ -106,7 +110,7 @@ def training(run: Run) -> Section | None:
                 partial(plots.curves, epochs),
             )
         )
-    blocks.append(_cost_figure(run))
+    blocks += [_cost_figure(str(m), part) for m, part in cost.groupby("model", sort=False)]
     blocks.append(
         views.table(
             "training",
@@ -129,18 +133,15 @@ def training(run: Run) -> Section | None:
     return Section("training", "Training and break-even", tuple(blocks))
 
 
-def _cost_figure(run: Run) -> FigureView:
-    cost = tables.training_cost(run)
-    cost = cost[cost["model"] == cost["model"].iloc[0]]
+def _cost_figure(model: str, cost: pd.DataFrame) -> FigureView:
     texts = [
         f"{r.variant} {quantity(r.wall_s, 's', 3)}"
         + (f", {quantity(r.energy_j, 'J', 3)} ({r.provenance})" if r.provenance else "")
         for r in each_row(cost)
     ]
     return FigureView(
-        "training-cost",
-        f"{'Time and energy' if cost['energy_j'].notna().any() else 'Time'} of training "
-        f"{cost['model'].iloc[0]}.",
+        f"training-cost-{_slug(model)}",
+        f"{'Time and energy' if cost['energy_j'].notna().any() else 'Time'} of training {model}.",
         f"{'; '.join(texts)}.",
         partial(plots.training_bars, cost),
     )

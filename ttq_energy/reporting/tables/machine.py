@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _UNITS = {"_bytes": "B", "_w": "W", "_hz": "Hz", "_s": "s", "_j": "J"}
-_ACRONYMS = {"cpu": "CPU", "gpu": "GPU", "gpus": "GPUs", "os": "OS", "isa": "instruction sets"}
+_ACRONYMS = {
+    "cpu": "CPU",
+    "gpu": "GPU",
+    "gpus": "GPUs",
+    "os": "OS",
+    "smt": "SMT",
+    "numa": "NUMA",
+    "isa": "instruction sets",
+}
 
 
 def machine(runs: Runs) -> pd.DataFrame:
@@ -154,7 +162,7 @@ def _variants(run: Run) -> pd.DataFrame:
 
 
 def stages(runs: Runs) -> pd.DataFrame:
-    """Finished stages by kind and network: stage, model, parts (how many), wall_s (together)."""
+    """Finished stages by kind and network: stage, network, parts (how many), wall_s (together)."""
     return gather(runs, _stages)
 
 
@@ -165,7 +173,7 @@ def _stages(run: Run) -> pd.DataFrame:
     for key, entry in (run.manifest.get("stages") or {}).items():
         kind, model, *_ = [*str(key).split("|"), ""]
         wall = entry.get("wall_s") if isinstance(entry, Mapping) else None
-        rows.append({"stage": kind, "model": model, "parts": 1, "wall_s": wall})
-    frame = pd.DataFrame(rows, columns=["stage", "model", "parts", "wall_s"])
+        rows.append({"stage": kind, "network": model, "parts": 1, "wall_s": wall})
+    frame = pd.DataFrame(rows, columns=["stage", "network", "parts", "wall_s"])
     frame["wall_s"] = pd.to_numeric(frame["wall_s"])
-    return frame.groupby(["stage", "model"], sort=False)[["parts", "wall_s"]].sum().reset_index()
+    return frame.groupby(["stage", "network"], sort=False)[["parts", "wall_s"]].sum().reset_index()

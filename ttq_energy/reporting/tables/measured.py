@@ -181,7 +181,7 @@ def _blocks_left_out(run: Run) -> pd.DataFrame:
     bad["kind"] = bad["reason"].str.replace(r"\d+(\.\d+)?", "#", regex=True)
     where = [*_PLACE, "domain"]
     groups = bad.groupby([*where, "kind"], sort=False)["reason"]
-    counted = groups.agg([("reason", _example), ("blocks", "size")]).reset_index()
+    counted = groups.agg(reason=_example, blocks="size").reset_index()
     counted = counted.drop(columns="kind")
     of = frame.groupby(where, sort=False).size().rename("of").reset_index()
     return in_order(counted.merge(of, on=where), run, [*where, "reason"])
