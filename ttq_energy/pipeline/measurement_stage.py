@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ttq_energy.measurement import (
@@ -89,9 +90,6 @@ def measure(
     """Run the protocol over ready executables and append what it gives to the Run."""
     import torch
 
-    def told(stage: str, details: dict[str, Any]) -> None:
-        progress.update(f"{stage} " + ", ".join(f"{k} {v}" for k, v in details.items()))
-
     synchronize = torch.cuda.synchronize if device.startswith("cuda") else None
     with torch.inference_mode():
         workloads = [
@@ -112,13 +110,28 @@ def measure(
                 batch_size=len(example),
                 spec=spec,
                 monitor=monitor,
-                on_event=told,
+                on_event=lambda stage, details: progress.update(_sentence(stage, details)),
                 baseline=baseline,
             )
         except ProtocolInterrupted as stopped:
             _keep(run, stopped.result, model, len(example), baseline)
             raise
     _keep(run, result, model, len(example), baseline)
+
+
+def _sentence(stage: str, details: Mapping[str, Any]) -> str:
+    """A protocol event for people."""
+    if stage == "warmup":
+        return f"warmed up {details['variant']} in {details['duration_s']:.1f} s"
+    if stage == "idle":
+        return f"idle for {details['duration_s']:g} s"
+    if stage == "block":
+        milliseconds = 1e3 * details["seconds_per_inference"]
+        return f"round {details['round'] + 1}, {details['variant']}: {milliseconds:.3g} ms each"
+    if stage == "round":
+        spent = f"{details['elapsed_s']:.0f} of at most {details['budget_s']:.0f} s"
+        return f"round {details['round'] + 1} of at most {details['rounds']} done, {spent}"
+    return f"{details['rounds']} rounds measured"
 
 
 def _keep(run: Run, result: ProtocolResult, model: str, batch_size: int, baseline: str) -> None:
