@@ -247,6 +247,8 @@ def _report(
     for name, result in done.items():
         _print_total(name, result)
     shown = done[options.variant]
+    for note in shown.notes:
+        print(f"  NOTE: {note}")
     _print_unsupported(counts[options.variant])
     _print_components(shown)
     if options.variant != "fp32":

@@ -51,6 +51,8 @@ class Estimate:
         target: the target.
         batch_size: examples in the call that all figures are for.
         draws_j: (samples,) totals under each draw of the target's figures.
+        notes: what a reader must know: widths that the target does not have, a network that does
+            not fit.
     """
 
     layers: pd.DataFrame
@@ -61,6 +63,7 @@ class Estimate:
     draws_j: NDArray[np.float64] = field(repr=False)
     events: Events = field(repr=False)
     prepared: Prepared = field(repr=False)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -297,8 +300,43 @@ def _assemble(
         float(np.sum(events.latency_s)),
     )
     return Estimate(
-        layers, components, total, prepared.target, batch_size, total_draws, events, prepared
+        layers,
+        components,
+        total,
+        prepared.target,
+        batch_size,
+        total_draws,
+        events,
+        prepared,
+        _notes(prepared),
     )
+
+
+def _notes(prepared: Prepared) -> tuple[str, ...]:
+    target, notes = prepared.target, []
+    pairs = [
+        (layer, own) for layer, own in zip(prepared.layers, prepared.settings, strict=True) if own
+    ]
+    narrowed = [
+        own.mode.name
+        for layer, own in pairs
+        if own.mode.activation_bits < layer.activation_bits
+        or (layer.kind == "dense" and own.mode.weight_bits < layer.weight_bits)
+    ]
+    if narrowed:
+        modes = ", ".join(sorted(set(narrowed)))
+        notes.append(
+            f"{len(narrowed)} of {len(pairs)} layers are wider than {target.name} computes and are "
+            f"taken as quantized to {modes}; their accuracy then is another"
+        )
+    size = sum(level.size_bytes for level in target.levels if level.role == "buffer")
+    needed = sum(layer.weight_elements * own.mode.weight_bits / 8 for layer, own in pairs)
+    if target.level("dram") is None and needed > size:
+        notes.append(
+            f"uncompressed weights need {needed / 1e6:.1f} MB and {target.name} has "
+            f"{size / 1e6:.1f} MB and no DRAM: what does not fit is not charged"
+        )
+    return tuple(notes)
 
 
 def _interleaved(columns: list[Any]) -> Any:

@@ -177,7 +177,9 @@ REDUCING = frozenset(
 )
 """Operators that read more than they write: their operations are counted on the input."""
 
-MOVING_PARAMETERS = frozenset("cat stack index index_select gather repeat constant_pad_nd".split())
+MOVING_PARAMETERS = frozenset(
+    ("cat", "stack", "index", "index_select", "gather", "repeat", "constant_pad_nd")
+)
 """Operators that copy values; a parameter among their inputs is looked up, not computed with."""
 
 ATTENTION = frozenset(
