@@ -14,19 +14,18 @@ from ttq_energy.measurement.validity import (
 from ttq_energy.meters.base import Provenance
 
 
-def around(before=None, after=None, conditions_before=None, conditions_after=None):
+def around(before=None, after=None, conditions_before=None, conditions_after=None, gpu=None):
     return Surroundings(
         MachineState(0.0, busy_s=0.0, own_s=0.0, throttle_count=3.0, **(before or {})),
         MachineState(1.0, **{"busy_s": 1.0, "own_s": 1.0, "throttle_count": 3.0, **(after or {})}),
         conditions_before or {},
         conditions_after or {},
+        gpu,
     )
 
 
-def problems(seen, on_gpu=False, idle=0.0, clocks=(), cores=4):
-    return block_problems(
-        seen, on_gpu=on_gpu, idle_other_cores=idle, clocks_mhz=clocks, cores=cores
-    )
+def problems(seen, idle=0.0, clocks=(), cores=4):
+    return block_problems(seen, idle_other_cores=idle, clocks_mhz=clocks, cores=cores)
 
 
 def test_a_quiet_block_passes():
@@ -41,13 +40,14 @@ def test_other_load_counts_above_the_usual_and_above_a_limit():
     assert problems(around(after={"busy_s": math.nan})) == []
 
 
-def test_a_gpu_that_throttled_spoils_a_block_only_where_it_ran():
+@pytest.mark.parametrize(("gpu", "spoiled"), [(0, True), (1, False), (None, False)])
+def test_a_gpu_that_throttled_spoils_a_block_only_where_it_ran(gpu, spoiled):
     seen = around(
         conditions_before={"nvml.gpu-0-throttle_power_s": 5.0},
-        conditions_after={"nvml.gpu-0-throttle_power_s": 5.2},
+        conditions_after={"nvml.gpu-0-throttle_power_s": 5.2, "nvml.gpu-1-throttle_power_s": 0.0},
+        gpu=gpu,
     )
-    assert "throttled" in problems(seen, on_gpu=True)[0]
-    assert problems(seen, on_gpu=False) == []
+    assert any("throttled" in reason for reason in problems(seen)) == spoiled
     assert device_problems(seen, "gpu-0-power")
     assert device_problems(seen, "gpu-0")
     assert not device_problems(seen, "gpu-01")
@@ -55,13 +55,22 @@ def test_a_gpu_that_throttled_spoils_a_block_only_where_it_ran():
 
 
 def test_another_process_on_the_gpu_is_other_load():
-    seen = around(conditions_after={"nvml.gpu-1-other_processes": 2.0})
-    assert "another process" in problems(seen, on_gpu=True)[0]
+    seen = around(conditions_after={"nvml.gpu-1-other_processes": 2.0}, gpu=0)
+    assert "another process" in problems(seen)[0]  # the first GPU that the meters tell of
 
 
 def test_throttling_that_did_not_go_on_is_no_problem():
     same = {"nvml.gpu-0-throttle_thermal_s": 7.0, "nvml.gpu-0-throttled": False}
-    assert problems(around(conditions_before=same, conditions_after=same), on_gpu=True) == []
+    assert problems(around(conditions_before=same, conditions_after=same, gpu=0)) == []
+
+
+def test_the_clock_is_that_of_the_device_that_ran():
+    clocks = {"nvml.gpu-0-sm_clock_mhz": 1410.0, "nvml.gpu-0-memory_clock_mhz": 1215.0}
+    on_gpu = around(after={"clock_mhz": 3000.0}, conditions_after=clocks, gpu=0)
+    on_cpu = around(after={"clock_mhz": 3000.0}, conditions_after=clocks)
+    assert (on_gpu.clock_mhz, on_cpu.clock_mhz) == (1410.0, 3000.0)
+    assert problems(on_gpu, clocks=[1410.0] * 5) == []
+    assert "clock moved" in problems(on_gpu, clocks=[1980.0] * 5)[0]
 
 
 def domain(name, joules, provenance, half=1.0, component="gpu"):

@@ -327,7 +327,8 @@ class _Session:
         with self.monitor.window("protocol") as window:
             work()
         after, conditions_after = self.machine.state(), self._conditions()
-        return window, Surroundings(before, after, conditions_before, conditions_after)
+        gpu = _gpu_of(str(self.head["device"]))
+        return window, Surroundings(before, after, conditions_before, conditions_after, gpu)
 
     def _conditions(self) -> Mapping[str, float | str | bool]:
         return {
@@ -394,6 +395,12 @@ class _Session:
         messages = [*self.messages, *_messages_of_rows(rows)]
         traces = trace_rows(self.phases, self.head, self.monitor, self.begun_s)
         return ProtocolResult(rows, traces, messages, self.comparisons, self.stopped)
+
+
+def _gpu_of(device: str) -> int | None:
+    """Position of the GPU that a torch device names; None for the CPU."""
+    kind, _, number = device.partition(":")
+    return (int(number) if number.isdigit() else 0) if kind == "cuda" else None
 
 
 def _ratio(

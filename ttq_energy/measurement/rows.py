@@ -83,7 +83,6 @@ def measurement_rows(
     for block in blocks:
         problems = block_problems(
             block.around,
-            on_gpu=str(head.get("device", "")).startswith("cuda"),
             idle_other_cores=usual,
             clocks_mhz=clocks[block.variant],
             cores=cores,

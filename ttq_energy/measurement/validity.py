@@ -35,12 +35,20 @@ SENSOR = "sensor: "
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What was seen just before and just after a block."""
+    """What was seen just before and just after a block.
+
+    Attributes:
+        before, after: the machine.
+        conditions_before, conditions_after: of the meters' devices, by "<meter>.<key>".
+        gpu: which of the GPUs that the meters tell of ran the block (0 for the first); None where
+            the CPU did.
+    """
 
     before: MachineState
     after: MachineState
     conditions_before: Conditions
     conditions_after: Conditions
+    gpu: int | None = None
 
     @property
     def other_cores(self) -> float:
@@ -51,37 +59,53 @@ class Surroundings:
         return (busy - own) / span if span > 0 else math.nan
 
     @property
+    def device(self) -> str:
+        """The GPU that ran the block, such as "gpu-0"; empty for the CPU."""
+        if self.gpu is None:
+            return ""
+        names = [match.group(1) for key in self.conditions_after if (match := _device(key))]
+        devices = list(dict.fromkeys(names))
+        return devices[self.gpu] if self.gpu < len(devices) else f"gpu-{self.gpu}"
+
+    @property
     def clock_mhz(self) -> float:
-        """The device's clock at the end: that of a meter's device, else of the CPU."""
-        return _first_number(self.conditions_after, "clock_mhz", self.after.clock_mhz)
+        """Clock of the device at the end, MHz; NaN where it does not tell."""
+        if self.gpu is None:
+            return self.after.clock_mhz
+        return self._of_gpu("sm_clock_mhz")
 
     @property
     def temperature_c(self) -> float:
-        """The device's temperature at the end: that of a meter's device, else of the CPU."""
-        return _first_number(self.conditions_after, "temperature_c", self.after.temperature_c)
+        """Temperature of the device at the end; NaN where it does not tell."""
+        if self.gpu is None:
+            return self.after.temperature_c
+        return self._of_gpu("temperature_c")
+
+    def _of_gpu(self, name: str) -> float:
+        for key, value in self.conditions_after.items():
+            if key.endswith(f"{self.device}-{name}") and isinstance(value, (int, float)):
+                return float(value)
+        return math.nan
 
 
-def _first_number(conditions: Conditions, suffix: str, otherwise: float) -> float:
-    for key, value in conditions.items():
-        if key.endswith(suffix) and isinstance(value, (int, float)):
-            return float(value)
-    return otherwise
+def _device(key: str) -> re.Match[str] | None:
+    return _DEVICE.match(key.partition(".")[2] or key)
 
 
 def block_problems(
     around: Surroundings,
     *,
-    on_gpu: bool,
     idle_other_cores: float,
     clocks_mhz: Sequence[float],
     cores: int,
 ) -> list[str]:
     """Why a block may not be compared; empty where it may.
 
+    The state of a GPU that did not run the block spoils that GPU's joules only: see
+    :func:`device_problems`.
+
     Args:
         around: the looks before and after it.
-        on_gpu: the block ran on a GPU, so that a GPU's state is the block's; otherwise it spoils
-            that GPU's joules only (see :func:`device_problems`).
         idle_other_cores: median CPU use of others in the idle windows; NaN where unknown.
         clocks_mhz: clocks at the ends of all the variant's blocks.
         cores: of the machine.
@@ -89,7 +113,7 @@ def block_problems(
     problems = [*_cpu_throttling(around), *_clocks(around, clocks_mhz)]
     problems += _other_load(around, idle_other_cores, cores)
     for device, reasons in _of_devices(around).items():
-        if on_gpu or not device.startswith("gpu-"):
+        if device in ("", around.device):
             problems += reasons
     return problems
 
@@ -120,7 +144,7 @@ def _of_devices(around: Surroundings) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for key, after in around.conditions_after.items():
         name = key.partition(".")[2] or key
-        match = _DEVICE.match(name)
+        match = _device(key)
         device = match.group(1) if match else ""
         reason = ""
         if "throttle" in name:
