@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,18 +70,14 @@ def this_process() -> Processes:
     return Processes(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-@contextlib.contextmanager
-def process_group(device: torch.device) -> Iterator[Processes]:
+def join_processes(device: torch.device) -> Processes:
     """Join the other processes, if there are any: NCCL between GPUs, gloo elsewhere.
 
-    A group that is there already is used and left in place.
+    The group stays until this process ends: a second one cannot be made over the rendezvous that
+    ``torchrun`` keeps, and a study trains many times. A group that is there already is used.
     """
     processes = this_process()
-    if processes.size == 1 or distributed.is_initialized():
-        yield processes
-        return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield processes
-    finally:
-        distributed.destroy_process_group()
+    if processes.size > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(distributed.destroy_process_group)
+    return processes

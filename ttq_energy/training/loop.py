@@ -22,7 +22,7 @@ from ttq_energy.records import to_plain
 from ttq_energy.study import TrainingSpec
 from ttq_energy.training import state as states
 from ttq_energy.training.cost import Cost, measured, over_hosts
-from ttq_energy.training.distributed import Processes, process_group, this_process
+from ttq_energy.training.distributed import Processes, join_processes, this_process
 from ttq_energy.training.evaluation import autocast, evaluate, logits_of, loss_of
 from ttq_energy.training.optimization import Schedule, effective_spec, make_optimizer, set_rate
 from ttq_energy.training.results import EpochRecord, TrainResult, result_of, wilson_interval
@@ -82,7 +82,8 @@ def train(
     """
     chosen = effective_spec(spec, fine_tune)
     place = _device(device)
-    with process_group(place) as processes, _reproducible(place):
+    processes = join_processes(place)
+    with _reproducible(place):
         # Deterministic draws, the same for a rank whatever the others do.
         torch.manual_seed(seed * 1_000_003 + processes.rank)
         trainer = _Trainer(
