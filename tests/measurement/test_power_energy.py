@@ -188,6 +188,19 @@ def test_constant_power_is_that_power_times_time(duration):
     assert found.relative_low_j <= 250.0 * duration <= found.relative_high_j
 
 
+@pytest.mark.parametrize("board", ["A100", "RTX 2080 Ti", "RTX 3090"])
+def test_slow_polling_widens_but_does_not_mislead(board):
+    sensor = nvml_sensor(board)
+    power = loaded(5.3, 65.3, 75.0)
+    t, p = readings(power, sensor, np.random.default_rng(5))
+    true = true_energy(power, 5.3, 65.3)
+    often = energy_from_power(t, p, 5.3, 65.3, sensor)
+    rarely = energy_from_power(t[::100], p[::100], 5.3, 65.3, sensor)
+    assert rarely.relative_low_j <= true <= rarely.relative_high_j
+    assert rarely.relative_high_j - rarely.energy_j > often.relative_high_j - often.energy_j
+    assert rarely.energy_j == pytest.approx(true, rel=0.02)
+
+
 def test_a_hole_in_the_samples_widens_and_most_of_the_window_missing_is_refused():
     sensor = nvml_sensor("RTX 2080 Ti")
     power = loaded(3.0, 8.0, 11.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,6 +96,7 @@ def energy_from_power(
     if sensor is None:
         sensor = generic_sensor(_update_period(t, p))
     updates = find_updates(t, p, sensor.update_period_s)
+    sensor = _as_polled(sensor, t)
     holes = _holes(updates, start_s, end_s, sensor)
     unsampled = sum(high - low for low, high in holes)
     duration = end_s - start_s
@@ -125,6 +126,15 @@ def energy_from_power(
         sensor=sensor,
         full_power_w=full_power,
     )
+
+
+def _as_polled(sensor: Sensor, t: FloatArray) -> Sensor:
+    """The sensor as it looks through polls slower than its updates: less of the time is seen."""
+    polls = float(np.median(np.diff(t)))
+    if polls <= sensor.update_period_s:
+        return sensor
+    seen = min(sensor.seen, sensor.window_s / polls)
+    return replace(sensor, update_period_s=polls, seen=seen)
 
 
 def _update_period(t: FloatArray, p: FloatArray) -> float:
