@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -211,6 +212,13 @@ def test_csv_holds_every_table_of_the_report_in_si_units(counters, tmp_path):
     assert set(pd.read_csv(folder / "comparisons.csv")["quantity"]) == {
         "gross_energy", "net_energy", "latency",
     }  # fmt: skip
+
+
+def test_parquet_without_pyarrow_is_refused_and_leaves_nothing(counters, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"pip install 'ttq-energy\[parquet\]'"):
+        render(counters, "parquet", tmp_path / "tables")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_latex_tables_escape_what_latex_would_read(counters):

@@ -162,12 +162,12 @@ def _break_even(run: Run) -> list[Block]:
     return [
         views.table(
             "break_even",
-            "Inferences after which a variant has saved what its training took.",
+            "Inferences after which a variant's lower energy has made up for its training.",
             frame,
             [
                 views.text("variant", "variant"),
                 views.count("batch_size", "batch"),
-                views.value("saving_j", "saving per inference", "J"),
+                views.value("saving_j", "energy less per inference", "J"),
                 views.interval(
                     "break_even_inferences",
                     "break-even inferences",
