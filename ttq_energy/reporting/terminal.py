@@ -23,22 +23,24 @@ def summary_table(run: Run) -> Any:
     parts.append(_styled(answer(run, chosen), ""))
     view = summary_view(run, chosen)
     if view is not None:
-        table = Table(title=view.caption, title_justify="left", title_style="dim", box=_box())
+        # No box and no outer padding: the intervals then fit a terminal of 80 columns.
+        table = Table(
+            title=view.caption,
+            title_justify="left",
+            title_style="dim",
+            box=None,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         for column in view.columns:
-            table.add_column(
-                column.header, justify="right" if column.numeric else "left", no_wrap=True
-            )
+            justify: Any = "right" if column.numeric else "left"
+            header = column.header.replace(" (", "\n(")
+            table.add_column(header, justify=justify, no_wrap=column.numeric, vertical="bottom")
         for row in view.rows:
             table.add_row(*(Text(cell) for cell in row))
         parts += [Text(), table]
     parts += [Text(), *(Text(line, style="dim") for line in file_lines(run))]
     return Group(*parts)
-
-
-def _box() -> Any:
-    from rich import box
-
-    return box.SIMPLE_HEAD
 
 
 def _styled(sentence: str, base: str) -> Any:
