@@ -24,6 +24,7 @@ constexpr int kLanes = 64;         // most inputs that one lanes block holds
 constexpr int kTableEntries = 16;  // subsets of four activations
 constexpr int kCodeLimit = 127;    // |quantized activation|
 constexpr int kPanelTableBytes = 64;
+constexpr int kPrefetchBytes = 2048;  // codes fetched ahead: hardware stops at each page
 constexpr int kPanelFloatGroups = 128;  // groups of one panel_float call: float32 rounding, cache
 constexpr int kPanelShortGroups = 2048;  // groups of one panel_short call: 16-bit partial sums
 // int16 sums of 4 * 127 a lookup: 64 of them stay below 32768.

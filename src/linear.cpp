@@ -141,8 +141,9 @@ class PanelLinear {
 void panel_linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
                   const float* residual, float* y, int threads) {
   const int64_t panels = (weights.rows + kPanelRows - 1) / kPanelRows;
-  // One run of panels for each thread: every core reads its weights in order.
-  const int64_t parts = std::min<int64_t>(threads, panels);
+  // Runs of panels, which a core reads in order; some more than threads, so that one that is held
+  // up does not hold up all.
+  const int64_t parts = std::min<int64_t>(threads > 1 ? 4 * threads : 1, panels);
   for (int64_t m = 0; m < count; m += kPanelInputs) {
     const PanelLinear job(kernels, weights, x + m * weights.columns,
                           std::min(kPanelInputs, count - m));

@@ -81,6 +81,7 @@ static void panel_short(const void* tables, const uint8_t* codes, int64_t groups
     const int64_t end = smaller(first + kDigitRun, groups);
     __m512i pos_low = zero, pos_high = zero, neg_low = zero, neg_high = zero;
     for (int64_t g = first; g < end; g++) {
+      __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
       const __m512i code = _mm512_loadu_si512(codes + g * kPanelRows);
       const __m512i low = table_plane(tables, g, 0), high = table_plane(tables, g, 1);
       const __m512i plus = _mm512_and_si512(code, nibble);

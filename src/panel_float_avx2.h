@@ -62,6 +62,7 @@ static void panel_float(const void* tables, const uint8_t* codes, int64_t groups
   for (int half = 0; half < kPanelRows; half += 32) {
     __m256 p[4] = {}, n[4] = {};
     for (int64_t g = 0; g < groups; g++) {
+      __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
       const __m256i code = _mm256_loadu_si256(
           reinterpret_cast<const __m256i*>(codes + g * kPanelRows + half));
       const __m256i planes[4] = {table_plane(tables, g, 0), table_plane(tables, g, 1),

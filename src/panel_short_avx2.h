@@ -31,6 +31,7 @@ static inline void add_digits(const void* tables, const uint8_t* codes, int64_t 
     const int64_t end = smaller(first + kDigitRun, groups);
     __m256i pos_low = {}, pos_high = {}, neg_low = {}, neg_high = {};
     for (int64_t g = first; g < end; g++) {
+      __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
       const __m256i code =
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + g * kPanelRows));
       const __m256i low = table_plane(tables, g, 0), high = table_plane(tables, g, 1);

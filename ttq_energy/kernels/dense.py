@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from ttq_energy.errors import InputError
 from ttq_energy.kernels.fusion import fold_batch_norms, trace
 
 TIMED_RUNS = 7
@@ -176,9 +177,12 @@ def int8(model: nn.Module, example_input: Any, calibration: Any = None) -> tuple
 
     Returns:
         The network in evaluation mode and the name of its kernels.
+
+    Raises:
+        InputError: the network is not on the CPU.
     """
     if any(p.device.type != "cpu" for p in model.parameters()):
-        raise NotImplementedError
+        raise InputError("int8: torch has no 8-bit kernels for whole networks off the CPU")
     candidates: list[tuple[nn.Module, str]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
