@@ -187,7 +187,7 @@ def _models(n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     that expects correlation, and intervals would be needlessly wide. Its values are set so that
     the coverage stays between 94 and 98 % (see ``benchmarks/coverage.py``).
     """
-    free = min(max(0.76 - 0.02 * n, 0.20), 0.64)
+    free = min(max(0.70 - 0.01 * n, 0.40), 0.64)
     prior = np.full(CORRELATIONS.size, (1.0 - free) / (CORRELATIONS.size - 1))
     prior[0] = free
     inner = np.full(n, 1.0)
