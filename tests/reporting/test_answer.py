@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from ttq_energy.reporting.answer import answer, front, headline, notices, sensor_notice
+from ttq_energy.reporting.answer import answer, headline, notices, sensor_notice
 from ttq_energy.reporting.build import build_report
 from ttq_energy.reporting.document import Code, FigureView, TableView
+from ttq_energy.reporting.front import front
 
 
 def test_a_measured_saving_is_told_with_interval_provenance_and_accuracy(counters):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ttq_energy.reporting.answer import front
 from ttq_energy.reporting.document import Report
+from ttq_energy.reporting.front import front
 from ttq_energy.reporting.sections import sections
 from ttq_energy.reporting.tables.gather import Runs, Snapshot, as_list
 from ttq_energy.run import Run

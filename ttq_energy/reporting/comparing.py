@@ -7,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import tables, views
-from ttq_energy.reporting.answer import QUESTION, answer, device, notices, sensor_notice
+from ttq_energy.reporting.answer import answer, device, notices, sensor_notice
 from ttq_energy.reporting.document import Block, FigureView, Front, Listing, Report, Section
 from ttq_energy.reporting.formatting import ends, interval, listed
 from ttq_energy.reporting.frames import each_row
+from ttq_energy.reporting.front import QUESTION
 from ttq_energy.reporting.tables.gather import gather, run_names
 from ttq_energy.run import Run
 

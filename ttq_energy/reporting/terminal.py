@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import IO, Any
 
-from ttq_energy.reporting.answer import Headline, answer, headline, notices, summary_view
+from ttq_energy.reporting.answer import Headline, answer, headline, notices
 from ttq_energy.reporting.document import Span, spans
+from ttq_energy.reporting.front import summary_view
 from ttq_energy.reporting.tables.gather import Snapshot
 from ttq_energy.run import TABLES, Run
 

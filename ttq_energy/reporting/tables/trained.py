@@ -12,7 +12,6 @@ from ttq_energy.reporting.tables.gather import (
     baseline_of,
     gather,
     in_order,
-    is_ternary,
     once,
     source_of,
 )
@@ -320,8 +319,3 @@ def _settings(run: Run, variant: str) -> str:
         if key != "type" and value is not None
     )
     return f"{quantizer.get('type', '?')}({options})"
-
-
-def has_ternary(run: Run) -> bool:
-    """Whether any variant of the run has ternary weights."""
-    return any(is_ternary(run, str(v)) for v in run.training["variant"].unique())
