@@ -33,7 +33,13 @@ from ttq_energy.kernels import PackedWeight, isa, pack_linear, ternary_linear
 W_POS, W_NEG = 0.03, 0.02
 LAYERS = ((4096, 4096), (11008, 4096))
 BATCHES = (1, 128, 1024)
-NETWORKS = (("resnet20", 1), ("resnet20", 128), ("lstm-lm", 1), ("transformer-lm", 1), ("alexnet", 1))
+NETWORKS = (
+    ("resnet20", 1),
+    ("resnet20", 128),
+    ("lstm-lm", 1),
+    ("transformer-lm", 1),
+    ("alexnet", 1),
+)
 
 
 @dataclass

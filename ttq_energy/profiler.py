@@ -243,7 +243,7 @@ def _check_same_study(run: Run, study: Study) -> None:
 def _describe(
     run: Run, monitor: EnergyMonitor, command: Sequence[str] | None, resumed: bool
 ) -> None:
-    described = environment.describe(list(command or sys.argv))
+    described = environment.describe(["ttq-energy", *list(command or sys.argv)[1:]])
     if resumed:
         run.add_message("The run was interrupted and resumed.")
     run.update(

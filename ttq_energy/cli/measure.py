@@ -187,8 +187,8 @@ def _report(
         tell(f"   {row.covers}")
     tell()
     if any(row.provenance == "modelled" for row in rows):
-        tell(" MODELLED joules are computed from the load, not measured: their brackets say how finely")
-        tell(" the model was read, not how far it is from the truth.")
+        tell(" MODELLED joules are computed from the load, not measured: their brackets say how")
+        tell(" finely the model was read, not how far it is from the truth.")
     for message in monitor.messages:
         tell(f" {message}")
     if rows:

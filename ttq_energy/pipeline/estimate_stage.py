@@ -15,6 +15,9 @@ from ttq_energy.variants import Variant
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ttq_energy.energy_model import EnergyRatio, Estimate
+
+BASELINE = "fp32"
 EXECUTION_BITS = {"bf16": 16, "int8": 8, "packed-int8": 8}
 """Width of activations as a variant computes with them; elsewhere that of the tensors."""
 
@@ -33,7 +36,8 @@ def estimate_all(plan: Plan, run: Run, progress: Progress) -> None:
 
 def _estimate_one(plan: Plan, run: Run, subject: Subject, progress: Progress) -> None:
     """All rows of one network at once, so that an interrupted stage leaves none of them."""
-    layers, estimates = [], []
+    layers, estimates, ratios = [], [], []
+    baselines: dict[str, Estimate] = {}
     for variant in plan.variants:
         progress.update(f"counting {variant.name}")
         counts, zeros = count_variant(run, subject, variant, plan.study.seeds[0])
@@ -44,8 +48,28 @@ def _estimate_one(plan: Plan, run: Run, subject: Subject, progress: Progress) ->
             estimates += energy_model.estimate_rows(
                 subject.title, variant.name, target.name, estimate
             )
+            if variant.name == BASELINE:
+                baselines[target.name] = estimate
+                continue
+            ratio = energy_model.compare_estimates(baselines[target.name], estimate)
+            where = {"model": subject.title, "target": target.name, "variant": variant.name}
+            ratios.append({**where, **_ratio_entry(ratio)})
+            for note in estimate.notes:
+                run.add_message(f"{subject.title} {variant.name} on {target.name}: {note}")
     run.append("layers", layers)
     run.append("estimates", estimates)
+    run.update(estimate_ratios=[*run.manifest.get("estimate_ratios", []), *ratios])
+
+
+def _ratio_entry(ratio: EnergyRatio) -> dict[str, float | str]:
+    """A ratio under the same draws on both sides, which the tables' ranges alone do not give."""
+    return {
+        "ratio": ratio.ratio,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+        "latency_ratio": ratio.latency_ratio,
+        "verdict": ratio.verdict,
+    }
 
 
 def count_variant(
