@@ -26,6 +26,7 @@ from ttq_energy.study import MeasurementSpec, ModelSpec, Study, VariantSpec, loa
 if TYPE_CHECKING:
     import torch
 
+    from ttq_energy.energy_model.targets import Target
     from ttq_energy.measurement import EnergyMonitor
     from ttq_energy.pipeline.plan import Plan
 
@@ -275,7 +276,19 @@ def _describe_plan(run: Run, plan: Plan) -> None:
             }
             for variant in plan.variants
         },
+        targets={target.name: _target_facts(target) for target in plan.targets},
     )
+
+
+def _target_facts(target: Target) -> dict[str, str | float]:
+    """What decides whether an accelerator can use ternary weights, for the report."""
+    return {
+        "description": target.title,
+        "node_nm": target.node_nm,
+        "dataflow": target.dataflow,
+        "zero_weight": target.zero_weight,
+        "zero_activation": target.zero_activation,
+    }
 
 
 def _parameters(model: torch.nn.Module) -> int:
