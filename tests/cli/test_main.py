@@ -41,6 +41,9 @@ def test_no_command_and_wrong_command(capsys):
     code, error = told(capsys, "profil")
     assert code == 2
     assert "unknown command 'profil'; did you mean 'profile'?" in error
+    code, error = told(capsys, "report", "x", "--format", "dpf")
+    assert code == 2
+    assert "--format: unknown value 'dpf'; did you mean 'pdf'? valid: csv, html" in error
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
 from ttq_energy import __version__
-from ttq_energy.errors import InputError, TTQEnergyError, nearest
+from ttq_energy.errors import InputError, TTQEnergyError, unknown_name
 
 COMMANDS = ("profile", "train", "estimate", "measure", "report", "sensors", "targets", "models")
 INTERRUPTED = 130
@@ -21,11 +22,18 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with the nearest valid name."""
 
     def error(self, message: str) -> NoReturn:
-        wrong = message.partition("invalid choice: '")[2].partition("'")[0]
-        close = nearest(wrong, COMMANDS) if wrong else None
-        if close:
-            message = f"unknown command '{wrong}'; did you mean '{close}'?"
-        raise InputError(f"{message} (see '{self.prog} --help')")
+        raise InputError(f"{_with_nearest(message)} (see '{self.prog} --help')")
+
+
+def _with_nearest(message: str) -> str:
+    """argparse's message of an invalid choice with the nearest valid one."""
+    found = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+    if found is None:
+        return message
+    argument, wrong, listed = found.groups()
+    choices = [choice.strip().strip("'") for choice in listed.split(",")]
+    kind, where = ("command", "") if argument == "COMMAND" else ("value", argument)
+    return str(unknown_name(kind, wrong, choices, where))
 
 
 def _load(command: str) -> ModuleType:
