@@ -30,14 +30,15 @@ class SensorError(TTQEnergyError):
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like ``name``, or None when nothing is similar.
 
-    Among equally similar names the one that shares the longer beginning is taken.
+    Among equally similar names the one that shares the longer beginning is taken, first without
+    regard to case.
     """
     wrong = name.lower()
 
-    def likeness(candidate: str) -> tuple[float, int]:
+    def likeness(candidate: str) -> tuple[float, int, int]:
         right = candidate.lower()
         ratio = difflib.SequenceMatcher(None, right, wrong).ratio()
-        return ratio, _common_beginning(right, wrong)
+        return ratio, _common_beginning(right, wrong), _common_beginning(candidate, name)
 
     best = max(valid, key=likeness, default=None)
     return best if best is not None and likeness(best)[0] >= SIMILAR else None

@@ -105,6 +105,15 @@ def test_a_command_that_a_signal_ends(measured):
     assert "gross" in report
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal, also where the tests themselves run with it ignored (nohup)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupting_the_command_still_reports_it(measured):
     code, _, report = measured(
         *python("import os, signal; os.kill(os.getppid(), 2); os.kill(os.getpid(), 2)")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ttq_energy
 from ttq_energy.errors import InputError
 from ttq_energy.kernels import isa
 
@@ -32,9 +33,14 @@ SOURCES = [
 
 
 def run_python(code: str, wanted: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TTQ_ENERGY_ISA": wanted, "PYTHONPATH": str(ROOT)}
+    """In the package under test, which need not be the one in the working folder."""
+    package = str(Path(ttq_energy.__file__).parent.parent)
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, "TTQ_ENERGY_ISA": wanted, "PYTHONPATH": package},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
