@@ -111,7 +111,8 @@ def _run_study(
         run = follow_run(folder)
     else:
         run = load_run(folder) if resume else create_run(folder, chosen.to_dict(), {})
-    _describe(run, monitor, command, resume)
+    with _threads(chosen.measurement):  # as the job will run
+        _describe(run, monitor, command, resume)
     _describe_plan(run, plan)
     with _guarded(run, progress, "complete" if measure else "trained"), monitor:
         _stages(plan, run, monitor, progress, measure)
@@ -168,7 +169,8 @@ def _profile_modules(
 
     monitor = EnergyMonitor([make_meter(name) for name in spec.meters] if spec.meters else None)
     run = create_run(_folder(study, out, resume=False), study.to_dict(), {})
-    _describe(run, monitor, command, resumed=False)
+    with _threads(spec):
+        _describe(run, monitor, command, resumed=False)
     run.update(models={"model": {"parameters": _parameters(modules[baseline])}})
     executables = [Executable(n, m.eval(), kernels.describe(m)) for n, m in modules.items()]
     with _guarded(run, progress), monitor, _threads(spec):

@@ -43,7 +43,7 @@ def test_several_runs_are_written_where_one_stands(run, tmp_path, monkeypatch, c
     ("arguments", "message"),
     [
         (["report", "nowhere"], "nowhere: no such run folder"),
-        (["report", "{run}", "--format", "pfd"], "invalid choice: 'pfd'"),
+        (["report", "{run}", "--format", "pfd"], "unknown value 'pfd'; did you mean 'pdf'?"),
         (["report", "{run}", "--country", "Frace"], "did you mean 'FRA'"),
         (["report", "{run}", "--out", "no/such/place.pdf"], "no such folder"),
         (["report", "{run}", "--format", "csv", "--pdf-a"], "only for the format pdf"),
