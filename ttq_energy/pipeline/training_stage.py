@@ -45,6 +45,17 @@ def _to_train(plan: Plan) -> Iterator[tuple[Subject, Variant, int]]:
                     yield subject, variant, seed
 
 
+def _quantize_(model: torch.nn.Module, subject: Subject, variant: Variant) -> None:
+    """Put the variant's quantizers on a model, in place; none for a dense variant."""
+    if variant.quantizer is not None:
+        prepare_(
+            model,
+            config_from_dict(variant.quantizer),
+            skip=variant.skip,
+            example_input=subject.example(1),
+        )
+
+
 def fresh_model(run: Run, subject: Subject, variant: Variant, seed: int) -> torch.nn.Module:
     """The network as ``variant`` trains it, with the weights it starts from."""
     model = subject.build(seed)
@@ -53,26 +64,14 @@ def fresh_model(run: Run, subject: Subject, variant: Variant, seed: int) -> torc
             training.load_weights(Path(subject.spec.checkpoint), model)
     elif variant.start == "fp32":
         training.load_weights(run.checkpoint(subject.title, "fp32", seed), model)
-    if variant.quantizer is not None:
-        prepare_(
-            model,
-            config_from_dict(variant.quantizer),
-            skip=variant.skip,
-            example_input=subject.example(1),
-        )
+    _quantize_(model, subject, variant)
     return model
 
 
 def trained_model(run: Run, subject: Subject, variant: Variant, seed: int) -> torch.nn.Module:
     """The network with the reported weights of ``variant``, in evaluation mode."""
     model = subject.build(seed)
-    if variant.quantizer is not None:
-        prepare_(
-            model,
-            config_from_dict(variant.quantizer),
-            skip=variant.skip,
-            example_input=subject.example(1),
-        )
+    _quantize_(model, subject, variant)
     training.load_weights(run.checkpoint(subject.title, variant.of, seed), model)
     return model.eval()
 
