@@ -7,16 +7,30 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ttq_energy.kernels.gpu.pieces import (
-    accumulate,
-    add_partials,
-    load_row_values,
-    scaled,
-    store_output,
+from ttq_energy.kernels.gpu.pieces import accumulate, finish_tile, load_row_values
+
+# One compiled kernel serves every geometry: a network has dozens, and each tile takes a second or
+# two to compile.
+SHARED = (
+    "pixels",
+    "height",
+    "width",
+    "out_height",
+    "out_width",
+    "taps",
+    "kernel_width",
+    "stride_h",
+    "stride_w",
+    "padding_h",
+    "padding_w",
+    "dilation_h",
+    "dilation_w",
+    "chunks",
+    "parts",
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SHARED)
 def conv2d_kernel(
     x_ptr,
     x_scale_ptr,
@@ -132,36 +146,30 @@ def conv2d_kernel(
             SPLIT_FP32,
             PRODUCTS,
         )
-    ready = True
-    if SPLIT_K:
-        signed_sum, magnitude_sum, ready = add_partials(
-            signed_sum,
-            magnitude_sum,
-            partial_ptr,
-            counter_ptr,
-            group * tl.num_programs(0) + tile,
-            part,
-            parts,
-            PRODUCTS,
-        )
-    if ready:
-        scale_pos = tl.load(scale_pos_ptr + rows[:, None], mask=row_inside, other=0.0)
-        scale_neg = tl.load(scale_neg_ptr + rows[:, None], mask=row_inside, other=0.0)
-        x_scale = 1.0
-        if INT8:
-            x_scale = tl.load(x_scale_ptr + image[None, :], mask=item_inside, other=0.0)
-        y = scaled(signed_sum, magnitude_sum, scale_pos, scale_neg, x_scale, INT8, PRODUCTS)
-        offsets = items[None, :].to(tl.int64) * rows_total + rows[:, None]
-        store_output(
-            y,
-            y_ptr,
-            bias_ptr,
-            residual_ptr,
-            rows[:, None],
-            item_inside,
-            row_inside,
-            offsets,
-            HAS_BIAS,
-            HAS_RESIDUAL,
-            RELU,
-        )
+    finish_tile(
+        signed_sum,
+        magnitude_sum,
+        group * tl.num_programs(0) + tile,
+        part,
+        parts,
+        rows[:, None],
+        row_inside,
+        items[None, :],
+        item_inside,
+        image[None, :],
+        rows_total,
+        x_scale_ptr,
+        scale_pos_ptr,
+        scale_neg_ptr,
+        bias_ptr,
+        residual_ptr,
+        y_ptr,
+        partial_ptr,
+        counter_ptr,
+        INT8,
+        PRODUCTS,
+        SPLIT_K,
+        HAS_BIAS,
+        HAS_RESIDUAL,
+        RELU,
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,24 @@ from ttq_energy.kernels.gpu.layout import BLOCKS, DeviceWeight
 from ttq_energy.kernels.gpu.paths import Path
 
 QUANTIZE_BLOCK = 1024
+_COMPILING_ONLY: ContextVar[bool] = ContextVar("ttq_energy_gpu_compiling_only", default=False)
+
+
+@contextlib.contextmanager
+def compiling_only() -> Iterator[None]:
+    """Within the block kernels are compiled for their arguments and not run."""
+    token = _COMPILING_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _COMPILING_ONLY.reset(token)
+
+
+def _start(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    if _COMPILING_ONLY.get():
+        kernel.warmup(*arguments, grid=grid, **options)
+    else:
+        kernel[grid](*arguments, **options)
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,9 @@ def quantize_rows(x: Tensor, weight: DeviceWeight) -> tuple[Tensor, Tensor]:
     width = weight.chunks * BLOCKS * weight.group
     y = torch.empty(batch, width, dtype=torch.int8, device=x.device)
     scale = torch.empty(batch, dtype=torch.float32, device=x.device)
-    activations.quantize_rows_kernel[(batch,)](
+    _start(
+        activations.quantize_rows_kernel,
+        (batch,),
         x,
         y,
         scale,
@@ -97,7 +120,9 @@ def quantize_images(x: Tensor, weight: DeviceWeight, groups: int) -> tuple[Tenso
     block_channels = min(64, triton.next_power_of_2(taken))
     block_pixels = max(1, 4096 // block_channels)
     pixels = images * height * width
-    activations.quantize_images_kernel[(triton.cdiv(pixels, block_pixels), groups)](
+    _start(
+        activations.quantize_images_kernel,
+        (triton.cdiv(pixels, block_pixels), groups),
         x,
         largest,
         y,
@@ -124,7 +149,9 @@ def dense_weight(weight: DeviceWeight, dtype: torch.dtype) -> Tensor:
     taken = known if len(weight.shape) == 2 else weight.channels
     y = torch.empty(rows, taps * known, dtype=dtype, device=weight.device)
     block_rows = 64
-    activations.dense_kernel[(weight.chunks, triton.cdiv(rows, block_rows))](
+    _start(
+        activations.dense_kernel,
+        (weight.chunks, triton.cdiv(rows, block_rows)),
         weight.words,
         weight.scale_pos,
         weight.scale_neg,
@@ -155,7 +182,9 @@ def linear(
     if path.kernel == "vector":
         tiles = triton.cdiv(rows, path.block_rows)
         partial, counters = _shared(path, weight, tiles, path.block_rows, y)
-        matmul.vector_kernel[(tiles, path.parts)](
+        _start(
+            matmul.vector_kernel,
+            (tiles, path.parts),
             x,
             weight.words,
             weight.scale_pos,
@@ -176,7 +205,9 @@ def linear(
     int8 = x_scale is not None
     tiles = triton.cdiv(rows, path.block_rows) * triton.cdiv(batch, path.block_batch)
     partial, counters = _shared(path, weight, tiles, path.block_rows * path.block_batch, y)
-    matmul.linear_kernel[(tiles, path.parts)](
+    _start(
+        matmul.linear_kernel,
+        (tiles, path.parts),
         x,
         _or(x_scale, y),
         weight.words.view(torch.int8) if int8 else weight.words,
@@ -237,7 +268,9 @@ def conv2d(
         path, weight, tiles * geometry.groups, path.block_rows * path.block_batch, y
     )
     known = weight.channels if int8 else weight.shape[1]
-    convolution.conv2d_kernel[(tiles, geometry.groups * path.parts)](
+    _start(
+        convolution.conv2d_kernel,
+        (tiles, geometry.groups * path.parts),
         x,
         _or(x_scale, y),
         weight.words.view(torch.int8) if int8 else weight.words,
@@ -283,7 +316,9 @@ def lstm_step(
     batch, hidden = c.shape
     h_new, c_new = torch.empty_like(c, dtype=h.dtype), torch.empty_like(c)
     tiles = (triton.cdiv(hidden, path.block_rows), triton.cdiv(batch, path.block_batch))
-    recurrence.lstm_step_kernel[tiles](
+    _start(
+        recurrence.lstm_step_kernel,
+        tiles,
         h,
         weight.words,
         weight.scale_pos,
@@ -315,8 +350,16 @@ def lstm_cell(gates: Tensor, c: Tensor, dtype: torch.dtype) -> tuple[Tensor, Ten
     """h' in ``dtype`` and c' (batch, hidden) from all gates (batch, 4 hidden)."""
     h_new, c_new = torch.empty_like(c, dtype=dtype), torch.empty_like(c)
     block = 256
-    activations.cell_kernel[(triton.cdiv(c.numel(), block),)](
-        gates, c, h_new, c_new, c.numel(), c.shape[1], BLOCK=block
+    _start(
+        activations.cell_kernel,
+        (triton.cdiv(c.numel(), block),),
+        gates,
+        c,
+        h_new,
+        c_new,
+        c.numel(),
+        c.shape[1],
+        BLOCK=block,
     )
     return h_new, c_new
 

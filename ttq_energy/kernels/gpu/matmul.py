@@ -7,16 +7,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ttq_energy.kernels.gpu.pieces import (
-    accumulate,
-    add_partials,
-    load_row_values,
-    scaled,
-    store_output,
-)
+from ttq_energy.kernels.gpu.pieces import accumulate, finish_tile, load_row_values
+
+# Their values decide no instruction that matters: one compiled kernel serves them all.
+SHARED = ("batch", "chunks", "parts")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SHARED)
 def linear_kernel(
     x_ptr,
     x_scale_ptr,
@@ -119,35 +116,36 @@ def linear_kernel(
                 SPLIT_FP32,
                 PRODUCTS,
             )
-    ready = True
-    if SPLIT_K:
-        signed_sum, magnitude_sum, ready = add_partials(
-            signed_sum, magnitude_sum, partial_ptr, counter_ptr, tile, part, parts, PRODUCTS
-        )
-    if ready:
-        scale_pos = tl.load(scale_pos_ptr + rows[:, None], mask=row_inside, other=0.0)
-        scale_neg = tl.load(scale_neg_ptr + rows[:, None], mask=row_inside, other=0.0)
-        x_scale = 1.0
-        if INT8:
-            x_scale = tl.load(x_scale_ptr + items[None, :], mask=item_inside, other=0.0)
-        y = scaled(signed_sum, magnitude_sum, scale_pos, scale_neg, x_scale, INT8, PRODUCTS)
-        offsets = items[None, :].to(tl.int64) * rows_total + rows[:, None]
-        store_output(
-            y,
-            y_ptr,
-            bias_ptr,
-            residual_ptr,
-            rows[:, None],
-            item_inside,
-            row_inside,
-            offsets,
-            HAS_BIAS,
-            HAS_RESIDUAL,
-            RELU,
-        )
+    finish_tile(
+        signed_sum,
+        magnitude_sum,
+        tile,
+        part,
+        parts,
+        rows[:, None],
+        row_inside,
+        items[None, :],
+        item_inside,
+        items[None, :],
+        rows_total,
+        x_scale_ptr,
+        scale_pos_ptr,
+        scale_neg_ptr,
+        bias_ptr,
+        residual_ptr,
+        y_ptr,
+        partial_ptr,
+        counter_ptr,
+        INT8,
+        PRODUCTS,
+        SPLIT_K,
+        HAS_BIAS,
+        HAS_RESIDUAL,
+        RELU,
+    )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("chunks", "parts"))
 def vector_kernel(
     x_ptr,
     words_ptr,
@@ -199,28 +197,31 @@ def vector_kernel(
             signed_sum += (bits & -1073741824).to(tl.float32, bitcast=True) * x[None, :]
             if PRODUCTS == "both":
                 magnitude_sum += (bits & 1073741824).to(tl.float32, bitcast=True) * x[None, :]
-    signed = tl.sum(signed_sum, axis=1, keep_dims=True)
-    magnitude = tl.sum(magnitude_sum, axis=1, keep_dims=True)
-    ready = True
-    if SPLIT_K:
-        signed, magnitude, ready = add_partials(
-            signed, magnitude, partial_ptr, counter_ptr, tl.program_id(0), part, parts, PRODUCTS
-        )
-    if ready:
-        inside = row_inside[:, None]
-        scale_pos = tl.load(scale_pos_ptr + rows[:, None], mask=inside, other=0.0)
-        scale_neg = tl.load(scale_neg_ptr + rows[:, None], mask=inside, other=0.0)
-        y = scaled(signed, magnitude, scale_pos, scale_neg, 1.0, False, PRODUCTS)
-        store_output(
-            y,
-            y_ptr,
-            bias_ptr,
-            residual_ptr,
-            rows[:, None],
-            inside,
-            inside,
-            rows[:, None],
-            HAS_BIAS,
-            HAS_RESIDUAL,
-            RELU,
-        )
+    item = tl.zeros((1, 1), tl.int32)
+    finish_tile(
+        tl.sum(signed_sum, axis=1, keep_dims=True),
+        tl.sum(magnitude_sum, axis=1, keep_dims=True),
+        tl.program_id(0),
+        part,
+        parts,
+        rows[:, None],
+        row_inside[:, None],
+        item,
+        item < 1,
+        item,
+        rows_total,
+        scale_pos_ptr,  # no quantized activations
+        scale_pos_ptr,
+        scale_neg_ptr,
+        bias_ptr,
+        residual_ptr,
+        y_ptr,
+        partial_ptr,
+        counter_ptr,
+        False,
+        PRODUCTS,
+        SPLIT_K,
+        HAS_BIAS,
+        HAS_RESIDUAL,
+        RELU,
+    )

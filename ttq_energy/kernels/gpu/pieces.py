@@ -248,24 +248,59 @@ def add_partials(
 
 
 @triton.jit
-def store_output(
-    y,
-    y_ptr,
+def finish_tile(
+    signed_sum,
+    magnitude_sum,
+    tile,
+    part,
+    parts,
+    rows,
+    row_inside,
+    items,
+    item_inside,
+    scale_items,
+    rows_total,
+    x_scale_ptr,
+    scale_pos_ptr,
+    scale_neg_ptr,
     bias_ptr,
     residual_ptr,
-    rows,
-    columns,
-    inside,
-    offsets,
+    y_ptr,
+    partial_ptr,
+    counter_ptr,
+    INT8: tl.constexpr,
+    PRODUCTS: tl.constexpr,
+    SPLIT_K: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     RELU: tl.constexpr,
 ):
-    """Add bias and residual to y (rows, columns), apply ReLU, and store it at ``offsets``."""
-    if HAS_BIAS:
-        y += tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
-    if HAS_RESIDUAL:
-        y += tl.load(residual_ptr + offsets, mask=inside & columns, other=0.0).to(tl.float32)
-    if RELU:
-        y = tl.where(y < 0.0, 0.0, y)  # keeps NaN, as torch does
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside & columns)
+    """Join the parts of a tile, scale its sums, add bias and residual, apply ReLU, and store it.
+
+    Args:
+        rows, row_inside: (rows, 1), of the weights and of y's last dimension.
+        items, item_inside: (1, batch), y's other dimension.
+        scale_items: (1, batch), where each item's scale of quantized activations lies.
+        The others as in the kernels, which end with this.
+    """
+    ready = True
+    if SPLIT_K:
+        signed_sum, magnitude_sum, ready = add_partials(
+            signed_sum, magnitude_sum, partial_ptr, counter_ptr, tile, part, parts, PRODUCTS
+        )
+    if ready:
+        scale_pos = tl.load(scale_pos_ptr + rows, mask=row_inside, other=0.0)
+        scale_neg = tl.load(scale_neg_ptr + rows, mask=row_inside, other=0.0)
+        x_scale = 1.0
+        if INT8:
+            x_scale = tl.load(x_scale_ptr + scale_items, mask=item_inside, other=0.0)
+        y = scaled(signed_sum, magnitude_sum, scale_pos, scale_neg, x_scale, INT8, PRODUCTS)
+        offsets = items.to(tl.int64) * rows_total + rows
+        inside = row_inside & item_inside
+        if HAS_BIAS:
+            y += tl.load(bias_ptr + rows, mask=row_inside, other=0.0).to(tl.float32)
+        if HAS_RESIDUAL:
+            y += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        if RELU:
+            y = tl.where(y < 0.0, 0.0, y)  # keeps NaN, as torch does
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)

@@ -11,7 +11,7 @@ from ttq_energy.kernels.gpu.activations import cell
 from ttq_energy.kernels.gpu.pieces import accumulate, scaled
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("batch", "chunks"))
 def lstm_step_kernel(
     h_ptr,
     words_ptr,
