@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -12,9 +13,11 @@ from ttq_energy.kernels.gpu import launch
 from ttq_energy.kernels.gpu.launch import Ending, Geometry
 from ttq_energy.kernels.gpu.layout import DeviceWeight
 from ttq_energy.kernels.gpu.paths import Path, Problem
-from ttq_energy.kernels.gpu.tuning import tuner_of
+from ttq_energy.kernels.gpu.tuning import Run, tuner_of
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+BARE = Ending()
+"""Paths are timed so: what follows the product is the same for all, and is compiled once."""
 
 
 def linear(
@@ -58,16 +61,16 @@ def linear(
         residual = residual.reshape(-1, out).contiguous()
     ending = Ending(bias, residual, relu)
     int8 = weight.activations == "int8"
-    values, scale = launch.quantize_rows(rows, weight) if int8 else (rows, None)
     problem = _problem("linear", x, weight, rows.shape[0], out, columns)
+    with _on(x.device):
+        values, scale = launch.quantize_rows(rows, weight) if int8 else (rows, None)
 
-    def run(path: Path) -> Tensor:
-        y = torch.empty(rows.shape[0], out, dtype=x.dtype, device=x.device)
-        return launch.linear(path, values, scale, weight, ending, y)
+        def run(path: Path, ending: Ending = BARE) -> Tensor:
+            y = torch.empty(rows.shape[0], out, dtype=x.dtype, device=x.device)
+            return launch.linear(path, values, scale, weight, ending, y)
 
-    chosen = path or tuner_of(x.device).choose(problem, run)
-    _note(weight, problem, chosen)
-    return run(chosen).view(shape)
+        chosen = path or _chosen(x.device, weight, problem, run)
+        return run(chosen, ending).view(shape)
 
 
 def conv2d(
@@ -114,21 +117,21 @@ def conv2d(
         return x.new_empty(shape).permute(0, 3, 1, 2)
     ending = Ending(bias, None if residual is None else _channels_last(residual), relu)
     int8 = weight.activations == "int8"
-    values, scale = launch.quantize_images(last, weight, groups) if int8 else (last, None)
     pixels, rows = shape[0] * size[0] * size[1], out // groups
     detail = (
         f"{channels}x{kernel[0]}x{kernel[1]} {x.shape[2]}x{x.shape[3]} s{geometry.stride}"
         f" p{geometry.padding} d{geometry.dilation}"
     )
     problem = _problem("conv2d", x, weight, pixels, rows, weight.columns, groups, detail)
+    with _on(x.device):
+        values, scale = launch.quantize_images(last, weight, groups) if int8 else (last, None)
 
-    def run(path: Path) -> Tensor:
-        y = torch.empty(shape, dtype=x.dtype, device=x.device)
-        return launch.conv2d(path, values, scale, weight, geometry, ending, y)
+        def run(path: Path, ending: Ending = BARE) -> Tensor:
+            y = torch.empty(shape, dtype=x.dtype, device=x.device)
+            return launch.conv2d(path, values, scale, weight, geometry, ending, y)
 
-    chosen = path or tuner_of(x.device).choose(problem, run)
-    _note(weight, problem, chosen)
-    return run(chosen).permute(0, 3, 1, 2)
+        chosen = path or _chosen(x.device, weight, problem, run)
+        return run(chosen, ending).permute(0, 3, 1, 2)
 
 
 def lstm_step(
@@ -174,9 +177,9 @@ def lstm_step(
             return launch.lstm_cell(linear(h, weight, bias, gates), c, h.dtype)
         return launch.lstm_step(path, h, gates, c, weight, bias)
 
-    chosen = path or tuner_of(h.device).choose(problem, run)
-    _note(weight, problem, chosen)
-    return run(chosen)
+    with _on(h.device):
+        chosen = path or _chosen(h.device, weight, problem, run)
+        return run(chosen)
 
 
 def lstm(
@@ -209,6 +212,13 @@ def lstm(
         h, c = lstm_step(step, h, c, weight_hh)
         outputs.append(h)
     return torch.stack(outputs), (h, c)
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make a GPU the current one: Triton launches there, wherever its arguments lie."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -254,5 +264,13 @@ def _problem(
     )
 
 
-def _note(weight: DeviceWeight, problem: Problem, path: Path) -> None:
-    weight.ran[problem.key] = path.describe(problem.dtype, problem.int8)
+def _chosen(device: torch.device, weight: DeviceWeight, problem: Problem, run: Run) -> Path:
+    """The path for a problem; its name is noted for reports."""
+    tuner = tuner_of(device)
+    path = tuner.choose(problem, run)
+    key, ran = problem.key, weight.ran
+    if next(reversed(ran), None) != key:
+        name = path.describe(problem.dtype, problem.int8)
+        ran.pop(key, None)  # the last one is what ran last
+        ran[key] = name if tuner.timed(problem) else f"{name}, not tuned"
+    return path

@@ -45,7 +45,7 @@ class DeviceWeight:
         channels: channels a tap takes in the columns of a convolution, padded to whole blocks;
             equal to in/groups, unpadded, where blocks run across taps.
         symmetric: Wp equals Wn in every row, so that the second sum is not needed.
-        ran: the path that ran for each shape, for the report.
+        ran: the path that ran for each shape, the latest last, for the report.
     """
 
     words: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 FEW = 32
 """Batches up to this keep a word's codes in registers until all are used (see linear_kernel)."""
@@ -36,6 +37,11 @@ class Path:
     parts: int = 1
     warps: int = 4
     stages: int = 1
+
+    @property
+    def compiles(self) -> bool:
+        """Whether it has a kernel of its own that takes long to compile."""
+        return self.kernel in ("tile", "vector", "step")
 
     def describe(self, dtype: str, int8: bool) -> str:
         """What ran, for reports: "triton 2-bit tensor-core bfloat16, split-K 8"."""
@@ -90,6 +96,11 @@ class Problem:
     detail: str = ""
 
     @property
+    def takes_rounded(self) -> bool:
+        """Whether each row's two values, rounded to the activations' type, may be multiplied."""
+        return not self.symmetric and not self.int8 and self.dtype != "float32"
+
+    @cached_property
     def key(self) -> str:
         """Names the shape in the cache; batches above 16 share the next power of two."""
         batch = self.batch if self.batch <= SPLIT_BELOW else 1 << (self.batch - 1).bit_length()
@@ -120,7 +131,7 @@ def candidates(problem: Problem, processors: int) -> list[Path]:
         found += _vectors(problem, exact, processors)
     if problem.op == "conv2d" or problem.batch > SPLIT_BELOW:
         modes = [exact]
-        if not problem.symmetric and not problem.int8 and problem.dtype != "float32":
+        if problem.takes_rounded:
             modes.insert(0, "rounded")
         for mode in modes:
             found += _many(problem, mode, processors)
@@ -164,13 +175,12 @@ def _vectors(problem: Problem, products: str, processors: int) -> Iterator[Path]
 
 
 def _many(problem: Problem, products: str, processors: int) -> Iterator[Path]:
-    tiles_of = (
-        (128, 128, 8, 3),
-        (128, 256, 8, 3),
-        (128, 64, 4, 4),
-        (64, 128, 4, 4),
-        (64, 64, 4, 4),
-    )
+    # Each is compiled for a second or two. "both" keeps two sums: a tile of 128 x 256 would spill.
+    tiles_of = [(128, 128, 8, 3), (128, 64, 4, 4), (64, 64, 4, 4)]
+    if products != "both":
+        tiles_of.insert(1, (128, 256, 8, 3))
+    elif problem.takes_rounded:  # needs half the work and wins but where memory decides
+        tiles_of = tiles_of[1:]
     for rows, width, warps, stages in tiles_of:
         if (rows > 64 and problem.rows <= 64) or (width > 64 and problem.batch <= width // 2):
             continue

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import statistics
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -18,21 +23,42 @@ from ttq_energy.files import atomic_writer
 from ttq_energy.kernels.gpu.paths import Path, Problem, candidates
 
 VARIABLE = "TTQ_ENERGY_GPU_TUNING"
-"""Set to "off", no path is timed: what the cache holds runs, or else the likely best."""
+"""Seconds that a process may spend on timing paths, or "off": what the cache holds runs then, or
+else the likely best."""
+LIMIT_S = 120.0
+"""The same where the variable is not set. The cache keeps what was timed, so that the next process
+goes on where this one stopped."""
+FOLDER_VARIABLE = "TTQ_ENERGY_GPU_CACHE"
+"""The folder of the cache, instead of the one under $XDG_CACHE_HOME."""
 FINALISTS = 4
 FIRST_LOOKS = 3
 INTERLEAVED_LOOKS = 15
 CLEARED_BYTES = 256 * 2**20
 """Overwritten before each timed run, so that weights come from memory as in a whole network."""
+CLEARINGS = 2
+"""Some 200 us of work in front of each timed run: the host has launched all of it by then, so that
+the events frame the device's time and not the host's."""
+COMPILING_THREADS = 16
 
 Work = Callable[[], object]
 Timer = Callable[[Work], float]
+Run = Callable[[Path], object]
 
 
 def cache_folder() -> FilePath:
-    """Where tuned paths are kept: $XDG_CACHE_HOME/ttq-energy/gpu, by default under ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return FilePath(base).expanduser() / "ttq-energy" / "gpu"
+    """Where tuned paths are kept.
+
+    $TTQ_ENERGY_GPU_CACHE, else $XDG_CACHE_HOME/ttq-energy/gpu, by default under ~/.cache.
+    """
+    own = os.environ.get(FOLDER_VARIABLE)
+    if own:
+        return FilePath(own)
+    base = FilePath(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        base = base.expanduser()
+    except RuntimeError:  # this user has no home
+        base = FilePath(tempfile.gettempdir())
+    return base / "ttq-energy" / "gpu"
 
 
 def device_timer(device: torch.device) -> Timer:
@@ -41,7 +67,7 @@ def device_timer(device: torch.device) -> Timer:
     def timed(work: Work) -> float:
         begin, end = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
         with torch.cuda.device(device):
-            torch.empty(CLEARED_BYTES, dtype=torch.uint8, device=device).zero_()
+            _clear_cache(device)
             begin.record()
             work()
             end.record()
@@ -49,6 +75,39 @@ def device_timer(device: torch.device) -> Timer:
         return float(begin.elapsed_time(end)) * 1e-3
 
     return timed
+
+
+def _clear_cache(device: torch.device) -> None:
+    try:
+        other = torch.empty(CLEARED_BYTES, dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError:  # candidates are then compared with a warm cache
+        return
+    for _ in range(CLEARINGS):
+        other.zero_()
+
+
+def compile_together(paths: Sequence[Path], run: Run) -> None:
+    """Compile the kernels of several paths side by side; a path that fails is left to its run.
+
+    Compilers release Python's lock for most of their time, and a shape has a dozen candidates of a
+    second or two each. Needs Triton 3.5; without it each path is compiled when it first runs.
+    """
+    try:
+        from triton import AsyncCompileMode
+    except ImportError:
+        return
+    from ttq_energy.kernels.gpu.launch import compiling_only
+
+    threads = min(COMPILING_THREADS, os.cpu_count() or 1)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        AsyncCompileMode(pool, ignore_errors=True),
+        compiling_only(),
+    ):
+        for path in paths:
+            if path.compiles:
+                with contextlib.suppress(Exception):
+                    run(path)
 
 
 class TuningCache:
@@ -114,18 +173,27 @@ class Tuner:
         cache: where choices are kept.
         processors: streaming multiprocessors of the device.
         timer: times one run in seconds; None where nothing can be timed (no GPU).
+        prepare: is given all candidates before the first is timed.
     """
 
-    def __init__(self, cache: TuningCache, processors: int, timer: Timer | None) -> None:
+    def __init__(
+        self,
+        cache: TuningCache,
+        processors: int,
+        timer: Timer | None,
+        prepare: Callable[[Sequence[Path], Run], object] | None = None,
+    ) -> None:
         self.cache = cache
         self.processors = processors
         self.timer = timer
+        self.prepare = prepare
+        self.spent_s = 0.0
         self._chosen: dict[str, Path] = {}
 
-    def choose(self, problem: Problem, run: Callable[[Path], object]) -> Path:
+    def choose(self, problem: Problem, run: Run) -> Path:
         """The fastest path measured for this problem.
 
-        Where nothing can be timed (no timer, TTQ_ENERGY_GPU_TUNING=off, or a CUDA graph is being
+        Where nothing can be timed (no timer, the time for it is up, or a CUDA graph is being
         captured) and nothing is known, the likely best runs, and is not remembered.
 
         Args:
@@ -136,29 +204,58 @@ class Tuner:
             RuntimeError: no path runs.
         """
         key = problem.key
-        known = self._chosen.get(key) or self.cache.get(key)
+        known = self._chosen.get(key)
         if known is not None:
-            self._chosen[key] = known
             return known
         paths = candidates(problem, self.processors)
-        if self.timer is None or not _may_time():
+        kept = self.cache.get(key)
+        if kept in paths:  # a damaged file may hold anything
+            self._chosen[key] = kept
+            return kept
+        if self.timer is None or self.spent_s >= limit_s() or _is_capturing():
             return paths[0]
-        times = measure(paths, run, self.timer)
+        began_s = time.monotonic()
+        try:
+            if self.prepare is not None:
+                self.prepare(paths, run)
+            times = measure(paths, run, self.timer)
+        finally:
+            self.spent_s += time.monotonic() - began_s
         best = min(times, key=lambda path: times[path])
         self._chosen[key] = best
         self.cache.put(key, best, {str(p.to_dict()): t for p, t in times.items()})
         return best
 
-
-def _may_time() -> bool:
-    if os.environ.get(VARIABLE, "").lower() == "off":
-        return False
-    return not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+    def timed(self, problem: Problem) -> bool:
+        """Whether what :meth:`choose` gives for this problem rests on a measurement."""
+        return problem.key in self._chosen
 
 
-def measure(
-    paths: Sequence[Path], run: Callable[[Path], object], timer: Timer
-) -> dict[Path, float]:
+def limit_s() -> float:
+    """Seconds that a process may spend on timing.
+
+    Raises:
+        InputError: TTQ_ENERGY_GPU_TUNING is neither a number nor "off".
+    """
+    wanted = os.environ.get(VARIABLE, "").strip().lower()
+    if not wanted:
+        return LIMIT_S
+    if wanted == "off":
+        return 0.0
+    try:
+        seconds = float(wanted)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InputError(f"{VARIABLE}: expected seconds or 'off', got '{wanted}'")
+    return seconds
+
+
+def _is_capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def measure(paths: Sequence[Path], run: Run, timer: Timer) -> dict[Path, float]:
     """Median seconds of the fastest few paths, timed in turns after a first look at all.
 
     Raises:
@@ -181,7 +278,8 @@ def measure(
                 raise
             failure = error
     if not first:
-        raise RuntimeError("no GPU path runs for this shape") from failure
+        reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+        raise RuntimeError(f"no GPU path runs for this shape: {reason}") from failure
     finalists = sorted(first, key=lambda path: first[path])[:FINALISTS]
     looks: dict[Path, list[float]] = {path: [] for path in finalists}
     for _ in range(INTERLEAVED_LOOKS):
@@ -201,7 +299,8 @@ def tuner_of(device: torch.device) -> Tuner:
         if device.type == "cuda":
             facts = torch.cuda.get_device_properties(device)
             processors, timer = facts.multi_processor_count, device_timer(device)
-            _TUNERS[key] = Tuner(TuningCache(facts.name), processors, timer)
+            cache = TuningCache(f"{facts.name} {processors}")  # parts of a GPU (MIG) differ
+            _TUNERS[key] = Tuner(cache, processors, timer, compile_together)
         else:
             _TUNERS[key] = Tuner(TuningCache(device.type), processors=2, timer=None)
     return _TUNERS[key]
