@@ -125,14 +125,16 @@ def _stages(
     from ttq_energy.pipeline.accuracy_stage import score_all
     from ttq_energy.pipeline.estimate_stage import estimate_all
     from ttq_energy.pipeline.measurement_stage import measure_all
+    from ttq_energy.pipeline.networks import Networks
     from ttq_energy.pipeline.training_stage import train_all
 
+    networks = Networks(plan, run)
     with _threads(plan.study.measurement):
-        train_all(plan, run, monitor, progress)
+        train_all(plan, run, networks, monitor, progress)
         if measure:
-            score_all(plan, run, progress)
-            estimate_all(plan, run, progress)
-            measure_all(plan, run, monitor, progress)
+            score_all(plan, run, networks, progress)
+            estimate_all(plan, run, networks, progress)
+            measure_all(plan, run, networks, monitor, progress)
 
 
 def _profile_modules(
@@ -262,7 +264,7 @@ def _describe_plan(run: Run, plan: Plan) -> None:
         models={
             subject.title: {
                 "name": subject.spec.name,
-                "parameters": _parameters(subject.build(0)),
+                "parameters": subject.parameters,
                 "dataset": subject.data.name if subject.data else None,
                 "examples": subject.test_examples,
                 "input_shape": list(subject.example(1).shape[1:]),

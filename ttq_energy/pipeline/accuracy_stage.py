@@ -7,8 +7,8 @@ from typing import Any
 
 from ttq_energy import training
 from ttq_energy.pipeline.executables import executable
+from ttq_energy.pipeline.networks import Networks
 from ttq_energy.pipeline.plan import Plan, Subject
-from ttq_energy.pipeline.training_stage import trained_model
 from ttq_energy.progress import Progress
 from ttq_energy.run import Run
 from ttq_energy.variants import Variant
@@ -16,7 +16,7 @@ from ttq_energy.variants import Variant
 BATCH_SIZE = 128
 
 
-def score_all(plan: Plan, run: Run, progress: Progress) -> None:
+def score_all(plan: Plan, run: Run, networks: Networks, progress: Progress) -> None:
     """Test the variants that run another's weights; their rows in training.csv bear no cost.
 
     Trained variants are tested through their kernels too: a message tells where the kernels give
@@ -31,15 +31,17 @@ def score_all(plan: Plan, run: Run, progress: Progress) -> None:
         for variant in plan.variants:
             progress.update(variant.name)
             for seed in plan.study.seeds:
-                _score_one(plan, run, subject, variant, seed)
+                _score_one(plan, run, networks, subject, variant, seed)
         run.finish(key, time.monotonic() - began)
 
 
-def _score_one(plan: Plan, run: Run, subject: Subject, variant: Variant, seed: int) -> None:
+def _score_one(
+    plan: Plan, run: Run, networks: Networks, subject: Subject, variant: Variant, seed: int
+) -> None:
     assert subject.data is not None
-    model = trained_model(run, subject, variant, seed)
+    network = networks.runnable(subject, variant, seed, plan.device)
     example = subject.example(BATCH_SIZE)
-    ready = executable(variant, model, example, plan.device, subject.calibration())
+    ready = executable(variant, network, example, plan.device, subject.calibration())
     correct, total = training.evaluate(ready.module, subject.data, BATCH_SIZE)
     trained = _reported(run, subject.title, variant.of, seed)
     if variant.trained and trained is not None:

@@ -6,23 +6,23 @@ import time
 from typing import TYPE_CHECKING
 
 from ttq_energy import energy_model
+from ttq_energy.pipeline.networks import Networks
 from ttq_energy.pipeline.plan import Plan, Subject
-from ttq_energy.pipeline.training_stage import trained_model
 from ttq_energy.progress import Progress
 from ttq_energy.run import Run
-from ttq_energy.variants import Variant
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import torch
 
     from ttq_energy.energy_model import EnergyRatio, Estimate
 
 BASELINE = "fp32"
+ZEROS_BATCH = 64
 EXECUTION_BITS = {"bf16": 16, "int8": 8, "packed-int8": 8}
 """Width of activations as a variant computes with them; elsewhere that of the tensors."""
 
 
-def estimate_all(plan: Plan, run: Run, progress: Progress) -> None:
+def estimate_all(plan: Plan, run: Run, networks: Networks, progress: Progress) -> None:
     """Count every variant of every network and estimate it on every target."""
     for subject in plan.subjects:
         key = f"estimate|{subject.title}"
@@ -30,18 +30,23 @@ def estimate_all(plan: Plan, run: Run, progress: Progress) -> None:
             continue
         began = time.monotonic()
         progress.stage(f"Estimating {subject.title}")
-        _estimate_one(plan, run, subject, progress)
+        _estimate_one(plan, run, networks, subject, progress)
         run.finish(key, time.monotonic() - began)
 
 
-def _estimate_one(plan: Plan, run: Run, subject: Subject, progress: Progress) -> None:
+def _estimate_one(
+    plan: Plan, run: Run, networks: Networks, subject: Subject, progress: Progress
+) -> None:
     """All rows of one network at once, so that an interrupted stage leaves none of them."""
     layers, estimates, ratios = [], [], []
     baselines: dict[str, Estimate] = {}
     for variant in plan.variants:
         progress.update(f"counting {variant.name}")
-        counts, zeros = count_variant(run, subject, variant, plan.study.seeds[0])
+        model = networks.trained(subject, variant, plan.study.seeds[0])
+        bits = EXECUTION_BITS.get(variant.execution)
+        counts = energy_model.count(model, subject.example(1), activation_bits=bits)
         layers += energy_model.layer_rows(subject.title, variant.name, counts)
+        zeros = _activation_zeros(model, subject) if plan.targets else {}
         for target in plan.targets:
             progress.update(f"{variant.name} on {target.name}")
             estimate = energy_model.estimate(counts, target=target, activation_zeros=zeros)
@@ -72,14 +77,7 @@ def _ratio_entry(ratio: EnergyRatio) -> dict[str, float | str]:
     }
 
 
-def count_variant(
-    run: Run, subject: Subject, variant: Variant, seed: int
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    """A variant's counts for one inference, and the zeros in each layer's input.
-
-    The zeros are measured on a batch of the test data (or of the example input).
-    """
-    model = trained_model(run, subject, variant, seed)
-    bits = EXECUTION_BITS.get(variant.execution)
-    counts = energy_model.count(model, subject.example(1), activation_bits=bits)
-    return counts, energy_model.activation_zeros(model, subject.example(64))
+def _activation_zeros(model: torch.nn.Module, subject: Subject) -> dict[str, float]:
+    """The zeros in each layer's input, on a batch of the test data (or of the example input)."""
+    zeros: dict[str, float] = energy_model.activation_zeros(model, subject.example(ZEROS_BATCH))
+    return zeros

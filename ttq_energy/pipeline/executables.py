@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ttq_energy import kernels
 from ttq_energy.kernels import dense, gpu
-from ttq_energy.quantization import convert
+from ttq_energy.pipeline.networks import PACKED
 from ttq_energy.variants import Variant
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Executable:
 
 def executable(
     variant: Variant,
-    model: torch.nn.Module,
+    network: torch.nn.Module,
     example: torch.Tensor,
     device: str,
     calibration: torch.Tensor | None = None,
@@ -40,43 +40,29 @@ def executable(
 
     Args:
         variant: how it is to be executed.
-        model: the trained network (with quantizers in place); not changed.
+        network: as ``Networks.runnable`` gives it; not changed.
         example: an input batch of the size to be measured.
         device: where it runs.
         calibration: a larger batch whose ranges set int8's static scales; ``example`` if None.
 
     Raises:
-        InputError: the variant's weights cannot run on packed kernels (not ternary).
+        RuntimeError: no form of it runs on the GPU.
     """
-    if variant.execution.startswith("packed-"):
-        activations = variant.execution.removeprefix("packed-")
-        if device.startswith("cuda") and gpu.usable():
-            return _on_gpu(variant, model, example, device, activations)
-        packed = convert(model, activations=activations, example_input=example).to(device).eval()
-        return Executable(variant.name, packed, kernels.describe(packed))
-    model, example = model.to(device), example.to(device)
-    if device.startswith("cuda"):
-        return Executable(
-            variant.name, *gpu.baseline(model, example, variant.execution, compiled=False)
-        )
+    example = example.to(device)
+    on_gpu = device.startswith("cuda")
+    if variant.execution.startswith(PACKED):
+        if on_gpu and gpu.usable():
+            activations = variant.execution.removeprefix(PACKED)
+            return Executable(variant.name, *gpu.packed_form(network, example, activations))
+        return Executable(variant.name, network, kernels.describe(network))
+    if on_gpu:
+        form = gpu.baseline(network, example, variant.execution, compiled=False)
+        return Executable(variant.name, *form)
     if variant.execution == "int8":
         seen = None if calibration is None else calibration.to(device)
-        module, kernel = dense.int8(model, example, seen)
+        module, kernel = dense.int8(network, example, seen)
     elif variant.execution == "bf16":
-        module, kernel = dense.bf16(model, example)
+        module, kernel = dense.bf16(network, example)
     else:
-        module, kernel = dense.best_fp32(model, example)
+        module, kernel = dense.best_fp32(network, example)
     return Executable(variant.name, module, kernel)
-
-
-def _on_gpu(
-    variant: Variant,
-    model: torch.nn.Module,
-    example: torch.Tensor,
-    device: str,
-    activations: str,
-) -> Executable:
-    """The packed network as it is or as a CUDA graph; half types are cast around float packing."""
-    packing = "int8" if activations == "int8" else "fp32"
-    packed = convert(model, activations=packing, example_input=example).to(device).eval()
-    return Executable(variant.name, *gpu.packed_form(packed, example.to(device), activations))

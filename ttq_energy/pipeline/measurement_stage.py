@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ttq_energy.measurement import (
@@ -14,8 +17,8 @@ from ttq_energy.measurement import (
     run_protocol,
 )
 from ttq_energy.pipeline.executables import Executable, executable
+from ttq_energy.pipeline.networks import Networks
 from ttq_energy.pipeline.plan import Plan, Subject
-from ttq_energy.pipeline.training_stage import trained_model
 from ttq_energy.progress import Progress
 from ttq_energy.run import Run
 from ttq_energy.study import MeasurementSpec
@@ -28,8 +31,14 @@ if TYPE_CHECKING:
 BASELINE = "fp32"
 
 
-def measure_all(plan: Plan, run: Run, monitor: EnergyMonitor, progress: Progress) -> None:
-    """Measure each model and batch size that is not done yet."""
+def measure_all(
+    plan: Plan, run: Run, networks: Networks, monitor: EnergyMonitor, progress: Progress
+) -> None:
+    """Measure each model and batch size that is not done yet.
+
+    What does not run on a GPU, for want of memory or of a kernel that compiles, is left out, and a
+    message says so.
+    """
     spec = plan.study.measurement
     if spec is None:
         return
@@ -40,39 +49,76 @@ def measure_all(plan: Plan, run: Run, monitor: EnergyMonitor, progress: Progress
                 continue
             began = time.monotonic()
             progress.stage(f"Measuring {subject.title}, batch size {batch_size}")
-            _measure_one(plan, run, subject, batch_size, monitor, progress)
+            _measure_one(plan, run, networks, subject, batch_size, monitor, progress)
             run.finish(key, time.monotonic() - began)
+        networks.forget()
 
 
 def _measure_one(
     plan: Plan,
     run: Run,
+    networks: Networks,
     subject: Subject,
     batch_size: int,
     monitor: EnergyMonitor,
     progress: Progress,
 ) -> None:
-    assert plan.study.measurement is not None
+    spec, device = plan.study.measurement, plan.device
+    assert spec is not None
+    where = f"{subject.title}, batch size {batch_size}"
     example = subject.example(batch_size)
-    seed = plan.study.seeds[0]
-    calibration = subject.calibration()
     prepared: list[Executable] = []
-    for variant in plan.variants:
-        progress.update(f"preparing {variant.name}")
-        model = trained_model(run, subject, variant, seed)
-        prepared.append(executable(variant, model, example, plan.device, calibration))
-    for item in prepared:
-        note_kernel(run, item.variant, subject.title, batch_size, item.kernel)
-    measure(
-        run,
-        prepared,
-        example.to(plan.device),
-        model=subject.title,
-        device=plan.device,
-        spec=plan.study.measurement,
-        monitor=monitor,
-        progress=progress,
-    )
+    try:
+        for variant in plan.variants:
+            progress.update(f"preparing {variant.name}")
+            with _left_out(run, f"{where}: {variant.name}", device):
+                network = networks.runnable(subject, variant, plan.study.seeds[0], device)
+                calibration = subject.calibration()
+                prepared.append(executable(variant, network, example, device, calibration))
+        if all(item.variant != BASELINE for item in prepared):
+            run.add_message(f"{where}: not measured, since the baseline {BASELINE} does not run")
+            return
+        for item in prepared:
+            note_kernel(run, item.variant, subject.title, batch_size, item.kernel)
+        with _left_out(run, where, device):
+            measure(
+                run,
+                prepared,
+                example.to(device),
+                model=subject.title,
+                device=device,
+                spec=spec,
+                monitor=monitor,
+                progress=progress,
+            )
+    finally:
+        prepared.clear()
+        _free(device)
+
+
+@contextlib.contextmanager
+def _left_out(run: Run, what: str, device: str) -> Iterator[None]:
+    """On a GPU: turn what does not run into a message; a broken device is still an error."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" in str(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        run.add_message(f"{what}: left out: {reason}")
+    _free(device)
+
+
+def _free(device: str) -> None:
+    """Give back the GPU memory of what is no longer needed."""
+    if device.startswith("cuda"):
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def measure(
@@ -90,7 +136,8 @@ def measure(
     """Run the protocol over ready executables and append what it gives to the Run."""
     import torch
 
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else None
+    on_gpu = device.startswith("cuda")
+    synchronize = functools.partial(torch.cuda.synchronize, device) if on_gpu else None
     with torch.inference_mode():
         workloads = [
             Workload(

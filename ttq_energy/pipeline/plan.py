@@ -28,10 +28,17 @@ CALIBRATION_EXAMPLES = 256
 
 @dataclass(frozen=True)
 class Subject:
-    """One network of the study and the data that it is trained and measured on."""
+    """One network of the study and the data that it is trained and measured on.
+
+    Attributes:
+        spec: of the study.
+        data: None where there is no data set.
+        parameters: how many the full-precision network has.
+    """
 
     spec: ModelSpec
     data: Data | None
+    parameters: int = 0
 
     @property
     def title(self) -> str:
@@ -74,6 +81,10 @@ class Plan:
     targets: tuple[Target, ...]
     device: str
 
+    def variant(self, name: str) -> Variant:
+        """The variant of that name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
     def monitor(self) -> EnergyMonitor:
         """The meters that the study asks for, or those found on this machine.
 
@@ -101,8 +112,8 @@ def make_plan(study: Study) -> Plan:
 
 def _subject(spec: ModelSpec) -> Subject:
     data = datasets.load(spec.dataset.name, **spec.dataset.options) if spec.dataset else None
-    subject = Subject(spec, data)
-    model = subject.build(seed=0)
+    model = Subject(spec, data).build(seed=0)
+    subject = Subject(spec, data, sum(p.numel() for p in model.parameters()))
     if spec.checkpoint is not None:
         from ttq_energy.training import load_weights
 
