@@ -8,9 +8,9 @@
 
 namespace ttq {
 
-const char* const kKnownNames[] = {"avx512", "avx2",         "avx-vnni",
+const char* const kKnownNames[] = {"avx512", "avx512-plain", "avx2",    "avx-vnni",
                                    "neon",   "neon-dotprod", "portable"};
-const int kKnownCount = 6;
+const int kKnownCount = 7;
 
 namespace {
 
@@ -34,10 +34,18 @@ bool has_avx_vnni() {
 #endif
 }
 
-bool has_avx512() {
+bool has_avx512_plain() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  return false;
+#endif
+}
+
+bool has_avx512() {
+#if defined(__x86_64__)
+  return has_avx512_plain() && __builtin_cpu_supports("avx512vbmi");
 #else
   return false;
 #endif
@@ -60,6 +68,7 @@ int usable_kernels(const Kernels** found, int capacity) {
       // By instruction counts the byte shuffles of AVX2 and NEON beat the dot products, which are
       // there to be asked for by name.
       has_avx512() ? avx512_kernels() : nullptr,
+      has_avx512_plain() ? avx512_plain_kernels() : nullptr,
       has_avx2() ? avx2_kernels() : nullptr,
       has_avx_vnni() ? avx_vnni_kernels() : nullptr,
       neon_kernels(),

@@ -1,7 +1,7 @@
-// The kernels for AVX-512 (F, BW, DQ, VL).
+// The kernels for AVX-512 with VNNI's generation of instructions: F, BW, DQ, VL and VBMI.
 #include "kernels.h"
 
-#if defined(__AVX512BW__) || defined(TTQ_EMULATE)
+#if defined(__AVX512VBMI__) || defined(TTQ_EMULATE)
 #include "simd_x86.h"
 
 #define VECTOR_BYTES 64
@@ -10,6 +10,8 @@ namespace ttq::avx512 {
 
 #include "common_kernels.h"
 #include "panel_avx512.h"
+#include "panel_sextets.h"
+#include "panel_triples.h"
 
 static const Kernels kKernels = {
     "avx512",
@@ -29,6 +31,11 @@ static const Kernels kKernels = {
     panel_float,
     panel_short,
     dense_rows,
+    triple_tables,
+    triple_sums,
+    triple_totals,
+    sextet_tables,
+    sextet_sums,
 };
 
 }  // namespace ttq::avx512

@@ -26,9 +26,23 @@ constexpr int kCodeLimit = 127;    // |quantized activation|
 constexpr int kPanelTableBytes = 64;
 constexpr int kPrefetchBytes = 2048;  // codes fetched ahead: hardware stops at each page
 constexpr int kPanelFloatGroups = 128;  // groups of one panel_float call: float32 rounding, cache
+constexpr int kTripleColumns = 18;      // columns and panel bytes of a group in the wide layouts
+constexpr int kTripleBytes = 256;
+constexpr int kSextetColumns = 12;
+constexpr int kSextetBytes = 192;
+constexpr int kTripleTableBytes = 6 * 128;  // tables of such a group, for one input row
+constexpr int kSextetTableBytes = 2 * 128;
+constexpr int kTripleInputs = 4;  // most input rows that one call takes
+constexpr int kSextetInputs = 2;
+constexpr int kTripleRun = 21;       // groups summed in float32: 126 additions
+constexpr int kSextetRun = 256;      // groups of one call: 39 * 2 * 256 is below 2^15
+constexpr int kSextetOffset = 2 * 6 * kCodeLimit;
 constexpr int kPanelShortGroups = 2048;  // groups of one panel_short call: 16-bit partial sums
 // int16 sums of 4 * 127 a lookup: 64 of them stay below 32768.
 constexpr int kShortRun = 64;
+
+// How packed codes lie: nibbles as above, or as layout.h says.
+enum class Layout { kNibbles, kTriples, kSextets };
 
 // A run of consecutive lanes taken from the source at `offset`, put at `lane`.
 struct Segment {
@@ -72,6 +86,16 @@ struct Finish {
   bool relu;
 };
 
+// One panel of a wide layout, for a few input rows.
+struct WidePanel {
+  const void* tables;      // [inputs] of table_stride bytes, built for `groups` groups
+  int64_t table_stride;
+  int inputs;
+  const uint8_t* codes;    // the panel's first group
+  int64_t groups;
+  const uint8_t* next;     // the codes that come after these, to be fetched ahead
+};
+
 constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
@@ -107,12 +131,24 @@ struct Kernels {
   // Dot products of `rows` dense float rows with x, for the dense GEMV rival.
   void (*dense_rows)(const float* x, const float* weights, int64_t rows, int64_t columns,
                      float* y);
+
+  // Kernels of the wide layouts, null in sets without them. Tables hold w_pos for code +1 and
+  // -w_neg for -1 (triples), or exact integers (sextets). Sums are added to what is there: float
+  // [inputs][64], which triple_totals moves to float64 after kTripleRun groups, and int32
+  // [inputs][2][64], of P and N, which get the offset kSextetOffset for each group.
+  void (*triple_tables)(const float* x, int64_t groups, float w_pos, float w_neg,
+                        void* tables) = nullptr;
+  void (*triple_sums)(const WidePanel& panel, float* sums) = nullptr;
+  void (*triple_totals)(float* sums, int64_t count, double* totals) = nullptr;
+  void (*sextet_tables)(const int16_t* x, int64_t groups, void* tables) = nullptr;
+  void (*sextet_sums)(const WidePanel& panel, int32_t* sums) = nullptr;
 };
 
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx_vnni_kernels();
 const Kernels* avx512_kernels();
+const Kernels* avx512_plain_kernels();
 const Kernels* neon_kernels();
 const Kernels* neon_dotprod_kernels();
 

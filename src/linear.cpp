@@ -4,6 +4,9 @@
 #include <limits>
 
 #include "lanes.h"
+#include "layout.h"
+#include "linear_rows.h"
+#include "linear_wide.h"
 #include "operators.h"
 #include "parallel.h"
 
@@ -17,25 +20,14 @@ constexpr int64_t kTaskRows = 256;
 
 int64_t padded(int64_t columns) { return (columns + 3) / 4 * 4; }
 
-float finish(float value, const Weights& w, int64_t row, const float* residual) {
-  if (w.bias) value += w.bias[row];
-  if (residual) value += *residual;
-  return w.relu && value < 0 ? 0.0f : value;
-}
-
 // Quantize the rows of x into int16 (count, padded columns), their scales beside them.
 void quantize_rows(const Kernels& kernels, const float* x, int64_t count, int64_t columns,
                    int16_t* integers, float* scales) {
   const int64_t width = padded(columns);
   for (int64_t m = 0; m < count; m++) {
-    const RowScale s = row_scale(kernels.largest(x + m * columns, columns));
     int16_t* row = integers + m * width;
-    if (s.multiplier != 0)
-      kernels.quantize(x + m * columns, columns, s.multiplier, row);
-    else
-      std::fill_n(row, columns, int16_t{0});
+    scales[m] = quantize_row(kernels, x + m * columns, columns, row);
     std::fill(row + columns, row + width, int16_t{0});
-    scales[m] = s.scale;
   }
 }
 
@@ -64,8 +56,8 @@ class PanelLinear {
     }
   }
 
-  // Rows of one panel for every input row.
-  void panel(int64_t panel, const float* residual, float* y) const {
+  // Rows of one panel for every input row; rows of y and residual are `stride` apart.
+  void panel(int64_t panel, const float* residual, float* y, int64_t stride) const {
     const int64_t first = panel * kPanelRows;
     const int64_t width = std::min<int64_t>(kPanelRows, w_.rows - first);
     const uint8_t* codes = w_.codes + first * depth_;
@@ -76,10 +68,8 @@ class PanelLinear {
         sum_ints(codes, width, tables, first, scales_[m], values);
       else
         sum_floats(codes, width, tables, first, values);
-      for (int64_t r = 0; r < width; r++) {
-        const int64_t place = m * w_.rows + first + r;
-        y[place] = finish(values[r], w_, first + r, residual ? residual + place : nullptr);
-      }
+      const int64_t place = m * stride + first;
+      finish_rows(values, w_, first, width, residual ? residual + place : nullptr, y + place);
     }
   }
 
@@ -139,7 +129,7 @@ class PanelLinear {
 };
 
 void panel_linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
-                  const float* residual, float* y, int threads) {
+                  const float* residual, float* y, int64_t stride, int threads) {
   const int64_t panels = (weights.rows + kPanelRows - 1) / kPanelRows;
   // Runs of panels, which a core reads in order; some more than threads, so that one that is held
   // up does not hold up all.
@@ -147,10 +137,10 @@ void panel_linear(const Kernels& kernels, const Weights& weights, const float* x
   for (int64_t m = 0; m < count; m += kPanelInputs) {
     const PanelLinear job(kernels, weights, x + m * weights.columns,
                           std::min(kPanelInputs, count - m));
-    const float* addend = residual ? residual + m * weights.rows : nullptr;
+    const float* addend = residual ? residual + m * stride : nullptr;
     parallel_for(parts, threads, [&](int64_t part) {
       for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; p++)
-        job.panel(p, addend, y + m * weights.rows);
+        job.panel(p, addend, y + m * stride, stride);
     });
   }
 }
@@ -183,7 +173,7 @@ void fill_block(const Kernels& kernels, const Weights& w, const float* x, int64_
 
 template <class T>
 void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
-                  const float* residual, float* y, int threads) {
+                  const float* residual, float* y, int64_t stride, int threads) {
   const int64_t blocks = (count + kLanes - 1) / kLanes;
   const int64_t at_once = std::min<int64_t>(blocks, threads);
   const int64_t block_size = w.columns * kLanes;
@@ -215,13 +205,25 @@ void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int6
         float values[kLanes];
         finish_row(job, all + (row - begin) * kRowBytes, row, {0, 0, 1, 0, nullptr, false}, values);
         for (int64_t m = 0; m < lanes_of(b); m++) {
-          const int64_t place = (b * kLanes + m) * w.rows + row;
+          const int64_t place = (b * kLanes + m) * stride + row;
           const float value = w.quantized ? scales[i * kLanes + m] * values[m] : values[m];
-          y[place] = finish(value, w, row, residual ? residual + place : nullptr);
+          finish_rows(&value, w, row, 1, residual ? residual + place : nullptr, y + place);
         }
       }
     });
   }
+}
+
+// The rows of nibbles that follow the first `done`, which fill whole panels of a wide layout.
+Weights rows_from(const Weights& weights, int64_t done) {
+  Weights rest = weights;
+  rest.layout = Layout::kNibbles;
+  rest.codes += packed_bytes(weights.layout, done, weights.columns) - kLayoutSlack;
+  rest.rows -= done;
+  rest.scale_pos += done;
+  rest.scale_neg += done;
+  if (rest.bias) rest.bias += done;
+  return rest;
 }
 
 }  // namespace
@@ -232,20 +234,40 @@ RowScale row_scale(float largest) {
   return {127.0f / largest, largest / 127.0f};
 }
 
+ReadableWeights::ReadableWeights(const Kernels& kernels, const Weights& weights, int threads)
+    : weights_(weights) {
+  const Layout best = best_layout(kernels, weights.rows, weights.columns, weights.quantized);
+  if (weights.layout == Layout::kNibbles || weights.layout == best) return;
+  std::vector<int8_t> codes(weights.rows * weights.columns);
+  unpack(weights.layout, weights.codes, weights.rows, weights.columns, codes.data(), threads);
+  copy_.resize(packed_bytes(best, weights.rows, weights.columns));
+  pack(best, codes.data(), weights.rows, weights.columns, copy_.data(), threads);
+  weights_.codes = copy_.data();
+  weights_.layout = best;
+}
+
 bool linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
             const float* residual, float* y, int threads) {
   if (!weights.quantized) {
     const float most = kernels.largest(x, count * weights.columns);
     if (!(most <= kLargestActivation)) return false;
-    if (count < kernels.float_lanes_from)
-      panel_linear(kernels, weights, x, count, residual, y, threads);
-    else
-      lanes_linear<float>(kernels, weights, x, count, residual, y, threads);
-  } else if (count < kernels.short_lanes_from) {
-    panel_linear(kernels, weights, x, count, residual, y, threads);
-  } else {
-    lanes_linear<int16_t>(kernels, weights, x, count, residual, y, threads);
   }
+  const int64_t stride = weights.rows;
+  Weights nibbles = weights;
+  if (weights.layout != Layout::kNibbles) {
+    wide_linear(kernels, weights, x, count, residual, y, threads);
+    const int64_t done = weights.rows / kPanelRows * kPanelRows;
+    if (done == weights.rows) return true;
+    nibbles = rows_from(weights, done);
+    y += done;
+    if (residual) residual += done;
+  }
+  if (count < (weights.quantized ? kernels.short_lanes_from : kernels.float_lanes_from))
+    panel_linear(kernels, nibbles, x, count, residual, y, stride, threads);
+  else if (weights.quantized)
+    lanes_linear<int16_t>(kernels, nibbles, x, count, residual, y, stride, threads);
+  else
+    lanes_linear<float>(kernels, nibbles, x, count, residual, y, stride, threads);
   return true;
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "layout.h"
 #include "operators.h"
 #include "parallel.h"
 
@@ -61,13 +62,19 @@ ttq::Weights weights(uintptr_t codes, int64_t rows, int64_t columns, uintptr_t s
           quantized};
 }
 
-bool linear(uintptr_t x, int64_t count, uintptr_t codes, int64_t rows, int64_t columns,
-            uintptr_t scale_pos, uintptr_t scale_neg, uintptr_t bias, uintptr_t residual,
-            bool relu, bool quantized, uintptr_t y, int threads) {
-  return ttq::linear(kernels(),
-                     weights(codes, rows, columns, scale_pos, scale_neg, bias, relu, quantized),
-                     pointer<const float>(x), count, pointer<const float>(residual),
-                     pointer<float>(y), threads);
+// `bytes`: the length of the packed matrix, which tells its layout.
+ttq::ReadableWeights readable(ttq::Weights w, int64_t bytes, int threads) {
+  w.layout = ttq::layout_of(bytes, w.rows, w.columns);
+  return {kernels(), w, threads};
+}
+
+bool linear(uintptr_t x, int64_t count, uintptr_t codes, int64_t bytes, int64_t rows,
+            int64_t columns, uintptr_t scale_pos, uintptr_t scale_neg, uintptr_t bias,
+            uintptr_t residual, bool relu, bool quantized, uintptr_t y, int threads) {
+  const auto w = readable(
+      weights(codes, rows, columns, scale_pos, scale_neg, bias, relu, quantized), bytes, threads);
+  return ttq::linear(kernels(), *w, pointer<const float>(x), count,
+                     pointer<const float>(residual), pointer<float>(y), threads);
 }
 
 bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int64_t columns,
@@ -83,16 +90,31 @@ bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int
       shape, pointer<const float>(x), pointer<const float>(residual), pointer<float>(y), threads);
 }
 
-void pack(uintptr_t codes, int64_t rows, int64_t columns, uintptr_t packed, int threads) {
-  ttq::pack(pointer<const int8_t>(codes), rows, columns, pointer<uint8_t>(packed), threads);
+// Bytes that the kernels in force would have a linear layer's matrix take.
+int64_t linear_bytes(int64_t rows, int64_t columns, bool quantized) {
+  return ttq::packed_bytes(ttq::best_layout(kernels(), rows, columns, quantized), rows, columns);
 }
 
-bool recurrent(uintptr_t codes, int64_t rows, uintptr_t scale_pos, uintptr_t scale_neg,
+void pack(uintptr_t codes, int64_t rows, int64_t columns, uintptr_t packed, int64_t bytes,
+          int threads) {
+  ttq::pack(ttq::layout_of(bytes, rows, columns), pointer<const int8_t>(codes), rows, columns,
+            pointer<uint8_t>(packed), threads);
+}
+
+void unpack(uintptr_t packed, int64_t bytes, int64_t rows, int64_t columns, uintptr_t codes,
+            int threads) {
+  ttq::unpack(ttq::layout_of(bytes, rows, columns), pointer<const uint8_t>(packed), rows, columns,
+              pointer<int8_t>(codes), threads);
+}
+
+bool recurrent(uintptr_t codes, int64_t bytes, int64_t rows, uintptr_t scale_pos, uintptr_t scale_neg,
                uintptr_t bias, bool quantized, int64_t steps, int64_t batch, int64_t hidden,
                bool backward, uintptr_t inputs, uintptr_t h, uintptr_t c, uintptr_t outputs,
                int threads) {
+  const auto w = readable(
+      weights(codes, rows, hidden, scale_pos, scale_neg, bias, false, quantized), bytes, threads);
   return ttq::recurrent(
-      kernels(), weights(codes, rows, hidden, scale_pos, scale_neg, bias, false, quantized),
+      kernels(), *w,
       {steps, batch, hidden, backward, pointer<const float>(inputs), pointer<const float>(h),
        pointer<float>(c), pointer<float>(outputs)},
       threads);
@@ -128,7 +150,9 @@ NB_MODULE(_native, m) {
   m.def("known", &known);
   m.def("use", &use);
   m.def("active", [] { return std::string(kernels().name); });
+  m.def("linear_bytes", &linear_bytes);
   m.def("pack", &pack, Unlocked());
+  m.def("unpack", &unpack, Unlocked());
   m.def("linear", &linear, Unlocked());
   m.def("conv2d", &conv2d, Unlocked());
   m.def("recurrent", &recurrent, Unlocked());

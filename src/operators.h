@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels.h"
 
@@ -18,6 +19,7 @@ struct Weights {
   const float* bias;
   bool relu;
   bool quantized;  // int8 activations
+  Layout layout = Layout::kNibbles;
 
   int64_t depth() const { return (columns + 3) / 4; }
 };
@@ -39,8 +41,16 @@ bool linear(const Kernels& kernels, const Weights& weights, const float* x, int6
 bool conv2d(const Kernels& kernels, const Weights& weights, const Conv2dShape& shape,
             const float* x, const float* residual, float* y, int threads);
 
-// Pack int8 codes (rows, columns) into bytes laid out as kernels.h says.
-void pack(const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed, int threads);
+// Weights as given where the kernels can read their layout, else a repacked copy.
+class ReadableWeights {
+ public:
+  ReadableWeights(const Kernels& kernels, const Weights& weights, int threads);
+  const Weights& operator*() const { return weights_; }
+
+ private:
+  Weights weights_;
+  std::vector<uint8_t> copy_;
+};
 
 // One recurrent layer in one direction.
 struct Sequence {
@@ -52,6 +62,7 @@ struct Sequence {
   float* outputs;       // (steps, batch, hidden)
 };
 
+// Weights of linear and recurrent layers must be readable by the kernels.
 // `weights` are the hidden matrix (4 or 3 * hidden, hidden).
 bool recurrent(const Kernels& kernels, const Weights& weights, const Sequence& sequence,
                int threads);

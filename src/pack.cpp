@@ -1,41 +1,198 @@
 #include <algorithm>
+#include <cstring>
 
-#include "operators.h"
+#include "layout.h"
 #include "parallel.h"
 
 namespace ttq {
 namespace {
 
-// Bit t of the result says that byte t of `word` (codes -1, 0, 1 as bytes) satisfies the test:
-// for -1 its highest bit is set, for 1 its lowest but not its highest.
-uint8_t pack_four(uint32_t word) {
-  const uint32_t negative = word >> 7 & 0x01010101u;
-  const uint32_t positive = word & ~negative & 0x01010101u;
-  const uint32_t both = positive | negative << 4;
-  // Gathers bits 0, 8, 16, 24 (and 4, 12, 20, 28) into one byte.
-  return static_cast<uint8_t>(both | both >> 7 | both >> 14 | both >> 21);
+constexpr uint64_t kOnes = 0x0101010101010101u;
+
+// For codes -1, 0, 1 as bytes: 1 where a code is -1 (its highest bit is set), where it is 1.
+uint64_t negatives(uint64_t codes) { return codes >> 7 & kOnes; }
+uint64_t positives(uint64_t codes) { return codes & ~negatives(codes) & kOnes; }
+
+uint64_t load_eight(const int8_t* codes) {
+  uint64_t word;
+  std::memcpy(&word, codes, sizeof word);
+  return word;
 }
 
-uint32_t four_codes(const int8_t* codes, int64_t count) {
-  uint32_t word = 0;
-  for (int64_t t = 0; t < count; t++)
-    word |= static_cast<uint32_t>(static_cast<uint8_t>(codes[t])) << (8 * t);
-  return word;
+// Bit i of the result is bit 0 of byte i: the multiplier moves bit 8 i to bit 56 + i.
+unsigned gather_bits(uint64_t bytes) {
+  return static_cast<unsigned>(bytes * 0x0102040810204080u >> 56);
+}
+
+uint8_t pack_four(uint64_t codes) {
+  return static_cast<uint8_t>((gather_bits(positives(codes)) & 15) |
+                              (gather_bits(negatives(codes)) & 15) << 4);
+}
+
+void pack_nibbles(const int8_t* row, int64_t depth, int64_t width, uint8_t* out) {
+  for (int64_t g = 0; g < depth; g++) out[g * width] = pack_four(load_eight(row + 4 * g));
+}
+
+void unpack_nibbles(const uint8_t* packed, int64_t depth, int64_t width, int8_t* row) {
+  for (int64_t g = 0; g < depth; g++)
+    for (int t = 0; t < 4; t++)
+      row[4 * g + t] = static_cast<int8_t>((packed[g * width] >> t & 1) -
+                                           (packed[g * width] >> (4 + t) & 1));
+}
+
+constexpr int kTripleShifts[6] = {0, 5, 10, 16, 21, 26};
+
+void pack_triples(const int8_t* row, int64_t groups, uint8_t* out) {
+  for (int64_t g = 0; g < groups; g++) {
+    uint32_t word = 0;
+    for (int f = 0; f < 6; f++) {
+      const uint64_t codes = load_eight(row + kTripleColumns * g + 3 * f);
+      const uint64_t digits = ((codes & kOnes) + negatives(codes)) & 0xffffffu;
+      // Byte 2 of the product is digit 0 + 3 * digit 1 + 9 * digit 2.
+      word |= static_cast<uint32_t>(digits * 0x010309u >> 16 & 31) << kTripleShifts[f];
+    }
+    std::memcpy(out + g * kTripleBytes, &word, sizeof word);
+  }
+}
+
+void unpack_triples(const uint8_t* packed, int64_t groups, int8_t* row) {
+  for (int64_t g = 0; g < groups; g++) {
+    uint32_t word;
+    std::memcpy(&word, packed + g * kTripleBytes, sizeof word);
+    for (int f = 0; f < 6; f++) {
+      unsigned number = word >> kTripleShifts[f] & 31;
+      for (int i = 0; i < 3; i++, number /= 3)
+        row[kTripleColumns * g + 3 * f + i] = static_cast<int8_t>("\0\1\377"[number % 3]);
+    }
+  }
+}
+
+void pack_sextets(const int8_t* row, int64_t groups, uint8_t* out) {
+  for (int64_t g = 0; g < groups; g++) {
+    const uint64_t first = load_eight(row + kSextetColumns * g);
+    const uint64_t second = load_eight(row + kSextetColumns * g + 6);
+    const unsigned sets[3] = {gather_bits(positives(first)), gather_bits(negatives(first)),
+                              gather_bits(positives(second))};
+    const unsigned fourth = gather_bits(negatives(second));
+    for (int j = 0; j < 3; j++)
+      out[g * kSextetBytes + j * kPanelRows] =
+          static_cast<uint8_t>((sets[j] & 63) | (fourth >> (2 * j) & 3) << 6);
+  }
+}
+
+void unpack_sextets(const uint8_t* packed, int64_t groups, int8_t* row) {
+  for (int64_t g = 0; g < groups; g++) {
+    unsigned sets[4] = {};
+    for (int j = 0; j < 3; j++) {
+      const unsigned byte = packed[g * kSextetBytes + j * kPanelRows];
+      sets[j] = byte & 63;
+      sets[3] |= byte >> 6 << (2 * j);
+    }
+    for (int t = 0; t < kSextetColumns; t++)
+      row[kSextetColumns * g + t] = static_cast<int8_t>((sets[t / 6 * 2] >> t % 6 & 1) -
+                                                        (sets[t / 6 * 2 + 1] >> t % 6 & 1));
+  }
+}
+
+// A row's place in a panel of `width` rows and what lies there.
+struct Panel {
+  Layout layout;
+  int64_t groups, width;
+
+  Panel(Layout whole, int64_t columns, int64_t rows)
+      : layout(rows < kPanelRows ? Layout::kNibbles : whole), groups(0), width(rows) {
+    groups = groups_of(columns, columns_a_group());
+  }
+
+  int64_t columns_a_group() const {
+    return layout == Layout::kTriples   ? kTripleColumns
+           : layout == Layout::kSextets ? kSextetColumns
+                                        : 4;
+  }
+
+  int64_t bytes() const {
+    return layout == Layout::kTriples   ? groups * kTripleBytes
+           : layout == Layout::kSextets ? groups * kSextetBytes
+                                        : groups * width;
+  }
+
+  int64_t place(int row) const {
+    return layout == Layout::kTriples ? 4 * row : layout == Layout::kSextets ? sextet_place(row) : row;
+  }
+};
+
+// Calls body(panel, first row, its bytes) for every panel.
+template <class Body>
+void for_panels(Layout layout, int64_t rows, int64_t columns, int threads, const Body& body) {
+  const int64_t full_bytes = Panel(layout, columns, kPanelRows).bytes();
+  parallel_for(groups_of(rows, kPanelRows), threads, [&](int64_t p) {
+    const int64_t first = p * kPanelRows;
+    body(Panel(layout, columns, std::min<int64_t>(kPanelRows, rows - first)), first,
+         p * full_bytes);
+  });
 }
 
 }  // namespace
 
-void pack(const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed, int threads) {
-  const int64_t depth = (columns + 3) / 4;
-  const int64_t panels = (rows + kPanelRows - 1) / kPanelRows;
-  parallel_for(panels, threads, [&](int64_t panel) {
-    const int64_t first = panel * kPanelRows;
-    const int64_t width = std::min<int64_t>(kPanelRows, rows - first);
-    uint8_t* out = packed + first * depth;
-    for (int64_t r = 0; r < width; r++) {
-      const int8_t* row = codes + (first + r) * columns;
-      for (int64_t g = 0; g < depth; g++)
-        out[g * width + r] = pack_four(four_codes(row + 4 * g, std::min<int64_t>(4, columns - 4 * g)));
+int64_t packed_bytes(Layout layout, int64_t rows, int64_t columns) {
+  if (layout == Layout::kNibbles) return rows * groups_of(columns, 4);
+  return rows / kPanelRows * Panel(layout, columns, kPanelRows).bytes() +
+         rows % kPanelRows * groups_of(columns, 4) + kLayoutSlack;
+}
+
+Layout layout_of(int64_t bytes, int64_t rows, int64_t columns) {
+  for (Layout layout : {Layout::kTriples, Layout::kSextets})
+    if (rows >= kPanelRows && bytes == packed_bytes(layout, rows, columns) &&
+        bytes != packed_bytes(Layout::kNibbles, rows, columns))
+      return layout;
+  return Layout::kNibbles;
+}
+
+Layout best_layout(const Kernels& kernels, int64_t rows, int64_t columns, bool quantized) {
+  const Layout layout = quantized ? (kernels.sextet_sums ? Layout::kSextets : Layout::kNibbles)
+                                  : (kernels.triple_sums ? Layout::kTriples : Layout::kNibbles);
+  const int64_t nibbles = packed_bytes(Layout::kNibbles, rows, columns);
+  const int64_t bytes = packed_bytes(layout, rows, columns);
+  return bytes <= nibbles + nibbles / 32 && layout_of(bytes, rows, columns) == layout
+             ? layout
+             : Layout::kNibbles;
+}
+
+void pack(Layout layout, const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed,
+          int threads) {
+  for_panels(layout, rows, columns, threads, [&](const Panel& panel, int64_t first, int64_t at) {
+    // A row's copy, with zeros after it that the last group and eight-byte loads may take.
+    const int64_t padded = panel.groups * panel.columns_a_group() + 8;
+    int8_t* row = scratch_array<int8_t>(Scratch::kPanel, padded);
+    std::fill(row + columns, row + padded, int8_t{0});
+    for (int r = 0; r < panel.width; r++) {
+      std::memcpy(row, codes + (first + r) * columns, columns);
+      uint8_t* out = packed + at + panel.place(r);
+      if (panel.layout == Layout::kTriples)
+        pack_triples(row, panel.groups, out);
+      else if (panel.layout == Layout::kSextets)
+        pack_sextets(row, panel.groups, out);
+      else
+        pack_nibbles(row, panel.groups, panel.width, out);
+    }
+  });
+  if (layout != Layout::kNibbles)
+    std::memset(packed + packed_bytes(layout, rows, columns) - kLayoutSlack, 0, kLayoutSlack);
+}
+
+void unpack(Layout layout, const uint8_t* packed, int64_t rows, int64_t columns, int8_t* codes,
+            int threads) {
+  for_panels(layout, rows, columns, threads, [&](const Panel& panel, int64_t first, int64_t at) {
+    int8_t* row = scratch_array<int8_t>(Scratch::kPanel, panel.groups * panel.columns_a_group());
+    for (int r = 0; r < panel.width; r++) {
+      const uint8_t* in = packed + at + panel.place(r);
+      if (panel.layout == Layout::kTriples)
+        unpack_triples(in, panel.groups, row);
+      else if (panel.layout == Layout::kSextets)
+        unpack_sextets(in, panel.groups, row);
+      else
+        unpack_nibbles(in, panel.groups, panel.width, row);
+      std::memcpy(codes + (first + r) * columns, row, columns);
     }
   });
 }

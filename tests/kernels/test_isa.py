@@ -17,6 +17,7 @@ SOURCES = [
     str(ROOT / "src" / f"{name}.cpp")
     for name in (
         "linear",
+        "linear_wide",
         "conv2d",
         "lanes",
         "pack",
@@ -26,6 +27,7 @@ SOURCES = [
         "isa_avx2",
         "isa_avx_vnni",
         "isa_avx512",
+        "isa_avx512_plain",
         "isa_neon",
         "isa_neon_dotprod",
     )
@@ -89,7 +91,7 @@ def compile_and_run(
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs an x86-64 machine")
 def test_emulated_avx512_and_avx_vnni_agree_with_portable(tmp_path):
     done = compile_and_run(
-        tmp_path, ["g++", "-msse4.1", "-DTTQ_EMULATE"], [], ["avx512", "avx-vnni"]
+        tmp_path, ["g++", "-msse4.1", "-DTTQ_EMULATE"], [], ["avx512", "avx512-plain", "avx-vnni"]
     )
     assert done.returncode == 0, done.stdout
 

@@ -1,12 +1,16 @@
 """Packed linear layers against float64 and against the plain reference."""
 
+import dataclasses
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttq_energy.errors import InputError
-from ttq_energy.kernels import isa, pack_linear, reference, ternary_linear
+from ttq_energy.kernels import isa, pack_linear, packing, reference, ternary_linear
+from ttq_energy.kernels.modules import TernaryLinear
 
 sizes = st.sampled_from([1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 100, 130, 257])
 scales = st.floats(0.01, 1.0)
@@ -148,7 +152,40 @@ def test_unpack_gives_back_what_was_packed():
         assert torch.equal(unpacked, codes)
         assert torch.equal(pos, w_pos)
         assert neg.item() == 0.25
-        assert torch.equal(w.packed, reference.pack_matrix(codes))
+        portable = packing.to_portable(w.packed, w.shape)
+        assert torch.equal(portable, reference.pack_matrix(codes))
+
+
+def foreign_bytes(codes: torch.Tensor, int8: bool) -> torch.Tensor:
+    """Codes packed as AVX-512's kernels like them (src/layout.h), which any machine can write."""
+    rows, columns = codes.shape
+    group, size = (12, 192) if int8 else (18, 256)
+    tail = rows % 64 * -(-columns // 4)
+    return isa._pack(codes, rows // 64 * size * -(-columns // group) + tail + 64)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize(("out", "columns"), [(64, 300), (200, 257)])
+def test_weights_packed_for_another_instruction_set_run(out, columns, int8):
+    torch.manual_seed(5)
+    activations = "int8" if int8 else "fp32"
+    codes, x = random_codes(out, columns), torch.randn(3, columns)
+    own = pack_linear(codes, 0.3, 0.2, activations)
+    foreign = dataclasses.replace(own, packed=foreign_bytes(codes, int8))
+    assert torch.equal(foreign.codes(), codes)
+    torch.testing.assert_close(ternary_linear(x, foreign), ternary_linear(x, own))
+    assert foreign.weight_bytes * 8 <= 2.1 * out * columns + 64 * 8
+
+    layer = TernaryLinear(codes, 0.3, 0.2, activations=activations)
+    expected = layer(x)
+    layer.packed = foreign_bytes(codes, int8)
+    assert torch.equal(layer.state_dict()["packed"], reference.pack_matrix(codes))
+    torch.testing.assert_close(layer(x), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(layer)).packed, own.packed)
+    layer.load_state_dict(layer.state_dict())
+    assert torch.equal(layer.packed, own.packed)
+    layer.packed = foreign_bytes(codes, int8)
+    assert layer.to("meta").packed.numel() == reference.packed_bytes(out, columns)
 
 
 def test_weights_take_two_bits_each():

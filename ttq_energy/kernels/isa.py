@@ -40,6 +40,9 @@ def _select(module: ModuleType, wanted: str | None) -> None:
         module.use(usable[0])
         return
     known = list(module.known())
+    if wanted == "avx512-vnni" or (wanted == "avx512" and "avx512-plain" in usable[:1]):
+        # One name for AVX-512 whichever of its generations the CPU has.
+        wanted = next((name for name in usable if name.startswith("avx512")), "avx512")
     if wanted not in known:
         raise unknown_name("instruction set", wanted, known, VARIABLE)
     if wanted not in usable:
@@ -62,6 +65,30 @@ def active() -> str:
 def pack(matrix: Tensor) -> Tensor:
     """Pack contiguous int8 codes (rows, columns) on the CPU, as reference.pack_matrix does."""
     rows, columns = matrix.shape
-    packed = torch.empty(rows * (-(-columns // 4)), dtype=torch.uint8)
-    native().pack(matrix.data_ptr(), rows, columns, packed.data_ptr(), torch.get_num_threads())
+    return _pack(matrix, rows * (-(-columns // 4)))
+
+
+def pack_linear(matrix: Tensor, int8: bool) -> Tensor:
+    """Pack int8 codes (rows, columns) in the layout that the active linear kernels like best.
+
+    The layouts differ in length, which is how the kernels tell them apart (src/layout.h): weights
+    packed under one instruction set run under every other.
+    """
+    rows, columns = matrix.shape
+    return _pack(matrix, native().linear_bytes(rows, columns, int8))
+
+
+def _pack(matrix: Tensor, size: int) -> Tensor:
+    packed = torch.empty(size, dtype=torch.uint8)
+    threads = torch.get_num_threads()
+    native().pack(matrix.data_ptr(), *matrix.shape, packed.data_ptr(), size, threads)
     return packed
+
+
+def unpack(packed: Tensor, rows: int, columns: int) -> Tensor:
+    """The int8 codes (rows, columns) of packed bytes, in any layout, on the CPU."""
+    packed = packed.cpu().contiguous()
+    codes = torch.empty((rows, columns), dtype=torch.int8)
+    threads = torch.get_num_threads()
+    native().unpack(packed.data_ptr(), packed.numel(), rows, columns, codes.data_ptr(), threads)
+    return codes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -91,9 +92,35 @@ class TernaryModule(nn.Module):
         self.scale_pos = (self.w_pos * multiplier).expand(out).contiguous()
         self.scale_neg = (self.w_neg * multiplier).expand(out).contiguous()
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Only the CPU's kernels read the layouts of their own.
+        if fn(self.packed.new_empty(0)).device.type != "cpu":
+            self.packed = packing.to_portable(self.packed, self.shape)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._prefer_native()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._prefer_native()
+
+    def _prefer_native(self) -> None:
+        if type(self.packed) is Tensor and self.packed.device.type == "cpu":
+            self.packed = packing.to_native(self.packed, self.shape, self.activations)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # What is saved loads under every instruction set.
+        destination[prefix + "packed"] = packing.to_portable(self.packed, self.shape)
+
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
+        stored = state_dict.get(prefix + "packed")
+        if stored is not None and packing.is_portable(stored, self.shape):
+            self.packed = packing.to_portable(self.packed, self.shape)
         for name in ("w_pos", "w_neg", "output_scale", "bias"):
             stored, own = state_dict.get(prefix + name), getattr(self, name)
             if stored is not None and (own is None or own.shape != stored.shape):
@@ -102,6 +129,7 @@ class TernaryModule(nn.Module):
                     continue
                 setattr(self, name, stored.new_empty(stored.shape))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._prefer_native()
         self._refresh_scales()
 
     def extra_repr(self) -> str:

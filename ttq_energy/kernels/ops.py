@@ -156,6 +156,7 @@ def _native_linear(
         source.data_ptr(),
         source.numel() // columns,
         packed.data_ptr(),
+        packed.numel(),
         out_features,
         columns,
         scale_pos.data_ptr(),
@@ -391,6 +392,7 @@ def recurrent(
     outputs = torch.empty((steps, batch, hidden), dtype=torch.float32)
     finite = isa.native().recurrent(
         packed.data_ptr(),
+        packed.numel(),
         gates,
         scale_pos.data_ptr(),
         scale_neg.data_ptr(),

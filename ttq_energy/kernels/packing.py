@@ -19,7 +19,8 @@ class PackedWeight:
     """Ternary weights at two bits each, with their scales.
 
     Attributes:
-        packed: uint8 bytes, laid out as :func:`reference.pack_matrix` says.
+        packed: uint8 bytes, laid out as :func:`reference.pack_matrix` says, or, for a linear layer
+            on the CPU, as its kernels like best; :func:`to_portable` gives the former.
         w_pos, w_neg: float32 scales as given, one value or one for each output channel.
         scale_pos, scale_neg: float32 (out,), what the kernels multiply the two sums by.
         shape: shape of the codes, (out, in) or (out, in/groups, kh, kw).
@@ -55,9 +56,29 @@ class PackedWeight:
 def unpack_codes(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The int8 codes of ``shape`` held in packed bytes."""
     if len(shape) == 2:
-        return reference.unpack_matrix(packed, shape[0], shape[1])
+        return reference.unpack_matrix(to_portable(packed, shape), shape[0], shape[1])
     columns = reference.conv_columns(shape[1], shape[2] * shape[3])
     return reference.matrix_to_conv(reference.unpack_matrix(packed, shape[0], columns), shape)
+
+
+def is_portable(packed: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether packed bytes are in the layout of :func:`reference.pack_matrix`."""
+    return len(shape) != 2 or packed.numel() == reference.packed_bytes(*shape)
+
+
+def to_portable(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Packed bytes in the layout of :func:`reference.pack_matrix`, which every device reads."""
+    if is_portable(packed, shape):
+        return packed
+    return isa.pack(isa.unpack(packed, *shape)).to(packed.device)
+
+
+def to_native(packed: Tensor, shape: tuple[int, ...], activations: str) -> Tensor:
+    """Packed bytes on the CPU, in any layout, in the one that its linear kernels like best."""
+    int8 = activations == "int8"
+    if len(shape) != 2 or packed.numel() == isa.native().linear_bytes(*shape, int8):
+        return packed
+    return isa.pack_linear(isa.unpack(packed, *shape), int8)
 
 
 def _check_codes(codes: Tensor, dimensions: str, rank: int) -> None:
@@ -111,7 +132,9 @@ def _pack(
     pos = _scale(w_pos, "w_pos", out, codes.device)
     neg = _scale(w_neg, "w_neg", out, codes.device)
     if codes.device.type == "cpu":
-        packed = isa.pack(matrix.contiguous())
+        matrix = matrix.contiguous()
+        linear = codes.dim() == 2
+        packed = isa.pack_linear(matrix, activations == "int8") if linear else isa.pack(matrix)
     else:
         packed = reference.pack_matrix(matrix)
     return PackedWeight(

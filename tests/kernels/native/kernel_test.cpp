@@ -1,6 +1,7 @@
 // Compares the kernels named on the command line with the portable ones on random input, bit for
 // bit; exits 0 when all agree. Built by tests/kernels, also with emulated or foreign instruction
 // sets, so it asks no CPU what it has.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "layout.h"
 #include "operators.h"
 #include "parallel.h"
 
@@ -50,29 +52,59 @@ bool near(const std::vector<float>& a, const std::vector<float>& b, double toler
   return std::sqrt(difference) <= tolerance * std::sqrt(size);
 }
 
+std::vector<uint8_t> packed_as(Layout layout, const std::vector<int8_t>& codes, int64_t rows,
+                               int64_t columns) {
+  std::vector<uint8_t> packed(packed_bytes(layout, rows, columns));
+  pack(layout, codes.data(), rows, columns, packed.data(), 1);
+  return packed;
+}
+
 struct Layer {
-  Layer(int64_t rows, int64_t columns, bool quantized) {
-    const std::vector<int8_t> codes = random_codes(rows * columns);
-    packed.resize(rows * ((columns + 3) / 4));
-    pack(codes.data(), rows, columns, packed.data(), 1);
+  Layer(int64_t rows, int64_t columns, bool quantized) : codes(random_codes(rows * columns)) {
+    packed = packed_as(Layout::kNibbles, codes, rows, columns);
     pos = floats(rows);
     neg = floats(rows);
+    if (pick(0, 1)) {
+      std::fill(pos.begin(), pos.end(), pos[0]);
+      std::fill(neg.begin(), neg.end(), neg[0]);
+    }
     bias = floats(rows);
     weights = {packed.data(), rows,        columns,      pos.data(),
                neg.data(),    bias.data(), pick(0, 1) == 1, quantized};
   }
+  std::vector<int8_t> codes;
   std::vector<uint8_t> packed;
   std::vector<float> pos, neg, bias;
   Weights weights;
 };
+
+void test_layouts() {
+  const int64_t rows = pick(1, 200), columns = pick(1, 300);
+  const std::vector<int8_t> codes = random_codes(rows * columns);
+  for (Layout layout : {Layout::kNibbles, Layout::kTriples, Layout::kSextets}) {
+    const std::vector<uint8_t> packed = packed_as(layout, codes, rows, columns);
+    std::vector<int8_t> unpacked(codes.size());
+    unpack(layout, packed.data(), rows, columns, unpacked.data(), 1);
+    check(unpacked == codes, "layout", std::to_string(static_cast<int>(layout)) + " unpacked");
+  }
+}
 
 void test_linear(const Kernels& kernels, bool quantized) {
   const int64_t rows = pick(1, 200), columns = pick(1, 700), count = pick(1, 80);
   const Layer layer(rows, columns, quantized);
   const std::vector<float> x = floats(count * columns);
   std::vector<float> y(count * rows), expected(count * rows);
-  linear(kernels, layer.weights, x.data(), count, nullptr, y.data(), 1);
-  linear(*portable_kernels(), layer.weights, x.data(), count, nullptr, expected.data(), 1);
+  // In the layout that these kernels like best, given in any.
+  Weights given = layer.weights;
+  const Layout layouts[] = {Layout::kNibbles, Layout::kTriples, Layout::kSextets};
+  given.layout = best_layout(kernels, rows, columns, quantized);
+  if (pick(0, 3) == 0) given.layout = layouts[pick(0, 2)];
+  const std::vector<uint8_t> packed = packed_as(given.layout, layer.codes, rows, columns);
+  given.codes = packed.data();
+  const ReadableWeights weights(kernels, given, 1);
+  std::vector<float> residual = floats(count * rows);
+  linear(kernels, *weights, x.data(), count, residual.data(), y.data(), 1);
+  linear(*portable_kernels(), layer.weights, x.data(), count, residual.data(), expected.data(), 1);
   const bool good = quantized ? y == expected : near(y, expected, 1e-6);
   check(good, kernels.name, "linear " + std::to_string(count) + " x " + std::to_string(columns) +
                                 " x " + std::to_string(rows));
@@ -119,11 +151,12 @@ void test_extremes(const Kernels& kernels) {
   const int64_t rows = 70, columns = 4 * kPanelShortGroups + 4;
   for (int sign : {-1, 1}) {
     std::vector<int8_t> codes(rows * columns, static_cast<int8_t>(sign));
-    std::vector<uint8_t> packed(rows * columns / 4);
-    pack(codes.data(), rows, columns, packed.data(), 1);
+    const Layout layout = best_layout(kernels, rows, columns, true);
+    const std::vector<uint8_t> packed = packed_as(layout, codes, rows, columns);
     const std::vector<float> ones(rows, 1.0f), x(columns, 2.54f);
     std::vector<float> y(rows);
-    const Weights w{packed.data(), rows, columns, ones.data(), ones.data(), nullptr, false, true};
+    const Weights w{packed.data(), rows, columns, ones.data(), ones.data(), nullptr, false,
+                    true,          layout};
     linear(kernels, w, x.data(), 1, nullptr, y.data(), 1);
     const float expected = 2.54f / 127.0f * (sign * 127.0f * static_cast<float>(columns));
     for (float value : y) check(value == expected, kernels.name, "the sum of extremes");
@@ -153,8 +186,9 @@ void test_small_parts(const Kernels& kernels) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Kernels* all[] = {avx512_kernels(), avx2_kernels(),         avx_vnni_kernels(),
-                          neon_kernels(),   neon_dotprod_kernels(), portable_kernels()};
+  const Kernels* all[] = {avx512_kernels(),       avx512_plain_kernels(), avx2_kernels(),
+                          avx_vnni_kernels(),     neon_kernels(),         neon_dotprod_kernels(),
+                          portable_kernels()};
   for (int i = 1; i < argc; i++) {
     const Kernels* kernels = nullptr;
     for (const Kernels* candidate : all)
@@ -165,6 +199,7 @@ int main(int argc, char** argv) {
     }
     for (int round = 0; round < 40; round++) {
       test_small_parts(*kernels);
+      test_layouts();
       for (bool quantized : {false, true}) {
         test_linear(*kernels, quantized);
         test_conv2d(*kernels, quantized);

@@ -1,0 +1,50 @@
+// How packed codes lie in memory, apart from the nibbles of kernels.h that every set can read.
+//
+// The wide layouts serve the full panels of 64 rows; the rows that remain (fewer than 64) follow
+// them as nibbles. 64 unused bytes end the whole, so that the kernels may read past the last code.
+//
+// Triples (float32 activations), 18 columns a group: panel [group][64 rows] of 32-bit words, bits
+// 0-4, 5-9, 10-14, 16-20, 21-25, 26-30 of which are six numbers below 27. The number c0 + 3 c1 +
+// 9 c2 stands for three codes, c = 0, 1, 2 for code 0, +1, -1. 1.78 bits a code.
+//
+// Sextets (int8 activations), 12 columns a group: panel [group][3][64] bytes, holding for each row
+// four sets of six columns, one bit a column: those among the first six columns with code +1, with
+// code -1, the same for the last six. The first three are the low six bits of the three bytes, the
+// fourth has its bits 0-1, 2-3, 4-5 in the top two of each. Row r of a panel is at byte
+// sextet_place(r). 2 bits a code.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace ttq {
+
+constexpr int kLayoutSlack = 64;
+
+inline int64_t groups_of(int64_t columns, int64_t width) { return (columns + width - 1) / width; }
+
+// The kernels widen even and odd bytes apart and interleave the halves of 128-bit lanes; at these
+// places the sums come out in the order of rows.
+inline int sextet_place(int row) {
+  const int odd = row >> 5, half = row >> 4 & 1, lane = row >> 2 & 3, within = row & 3;
+  return 2 * (8 * lane + 4 * half + within) + odd;
+}
+
+// Bytes of a matrix in this layout.
+int64_t packed_bytes(Layout layout, int64_t rows, int64_t columns);
+
+// The layout of a matrix that takes so many bytes: no two layouts in use give the same number.
+Layout layout_of(int64_t bytes, int64_t rows, int64_t columns);
+
+// The layout that these kernels like best for a linear layer: a wide one where it is no larger
+// than nibbles by more than a 32nd and can be told from them by its length.
+Layout best_layout(const Kernels& kernels, int64_t rows, int64_t columns, bool quantized);
+
+// Pack int8 codes (rows, columns) in {-1, 0, 1}, and back.
+void pack(Layout layout, const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed,
+          int threads);
+void unpack(Layout layout, const uint8_t* packed, int64_t rows, int64_t columns, int8_t* codes,
+            int threads);
+
+}  // namespace ttq
