@@ -325,11 +325,12 @@ def test_a_failed_read_is_an_error_of_its_own_and_passes(boards):
         assert by_domain(meter.read())["gpu-0"].energy_j == pytest.approx(1000.0, rel=0.03)
 
 
-def test_a_counter_that_starts_again_is_an_error(boards):
+def test_a_counter_that_starts_again_begins_an_epoch(boards):
     boards.script(A100 + "reset 105\n" + STEADY)
     with NvmlMeter(clock=boards.clock) as meter:
         boards.at(106.0)
         assert "went back" in by_domain(meter.read())["gpu-0"].error
+        assert by_domain(meter.read())["gpu-0"].epoch == 1
 
 
 def test_reading_before_the_start_is_an_error(boards):

@@ -1,5 +1,7 @@
 """Faults of a counter as they arrive in a window: a reason and no joule, never a 0 or a wrap."""
 
+import time
+
 import pytest
 
 from ttq_energy.measurement import EnergyMonitor
@@ -72,6 +74,32 @@ def test_a_frozen_counter_is_broken_and_not_idle(window, server):
     energy = window(lambda: server.add("intel-rapl:0", 6_000_000))
     assert energy.energy_j is None
     assert "stood still" in energy.domains["cpu-package-1"].reason
+
+
+def test_a_reset_spoils_the_windows_across_it_and_none_after(server):
+    now = [100.0]
+    meter = RaplMeter(server.root, clock=lambda: now[0])
+    with EnergyMonitor([meter], clock=lambda: now[0]) as monitor:
+        with monitor.window("across"):
+            now[0] += 0.5
+            everything_moves(server)
+            server.set("intel-rapl:1", 50)
+        with monitor.window("after"):
+            now[0] += 0.5
+            everything_moves(server)
+    assert monitor["across"].energy_j is None
+    assert "jumped" in monitor["across"].domains["cpu-package-1"].reason
+    assert monitor["after"].energy_j == pytest.approx(10.75)
+
+
+def test_a_counter_that_freezes_halfway_is_no_small_figure(server):
+    """Real time: the trace has to see that the counter no longer moves."""
+    with EnergyMonitor([RaplMeter(server.root)]) as monitor, monitor.window("work"):
+        everything_moves(server)
+        time.sleep(0.5)
+    energy = monitor["work"].domains["cpu-package-0"]
+    assert energy.energy_j is None
+    assert "stood still" in energy.reason
 
 
 def test_a_wrap_inside_a_window(window, server):

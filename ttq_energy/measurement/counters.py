@@ -18,6 +18,7 @@ def counter_energy(
     last: Reading | None,
     duration_s: float,
     peak_power_w: float = 0.0,
+    still_s: float = 0.0,
 ) -> DomainEnergy:
     """Energy of a window from readings of a counter at its two ends.
 
@@ -32,6 +33,7 @@ def counter_energy(
         first, last: readings at the two ends; None where the meter gave none.
         duration_s: of the window.
         peak_power_w: highest power known near the window; the window's mean where larger.
+        still_s: longest time inside the window for which the counter was seen not to move.
     """
     for reading, place in ((first, "start"), (last, "end")):
         if reading is None:
@@ -46,15 +48,19 @@ def counter_energy(
     assert last is not None
     assert first.energy_j is not None
     assert last.energy_j is not None
+    if first.epoch != last.epoch:
+        reason = f"the counter lost track inside the window: {last.lost}"
+        return unresolved(domain, meter, duration_s, reason)
     energy = last.energy_j - first.energy_j
     if energy < 0:
         reason = f"the counter went backwards by {-energy:.6g} J"
         return unresolved(domain, meter, duration_s, reason)
     period = domain.update_period_s
     minimum_s = _minimum(domain, energy, duration_s)
-    if energy == 0 and duration_s >= max(FROZEN_PERIODS * period, minimum_s):
+    still_s = max(still_s, duration_s if energy == 0 else 0.0)
+    if still_s >= max(FROZEN_PERIODS * period, minimum_s):
         if domain.provenance is Provenance.COUNTER:
-            reason = f"the counter stood still for {duration_s:.3g} s"
+            reason = f"the counter stood still for {still_s:.3g} s of the window"
             return unresolved(domain, meter, duration_s, reason)
     elif duration_s < minimum_s:
         reason = (

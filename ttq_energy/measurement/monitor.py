@@ -221,6 +221,8 @@ class EnergyMonitor:
             )
         window = Window(name, self)
         window.first = self._read_edges()
+        if any(r.error is not None and r.lost for r in window.first.values()):
+            window.first = self._read_edges()  # the jump was before the window: it is of no concern
         self._windows.setdefault(name, []).append(window)
         window.start_s = self.clock()
         return window
@@ -357,7 +359,8 @@ class EnergyMonitor:
         near = max(TRACE_S, domain.update_period_s) * 2.0
         _, power = self.power_trace(domain.name, window.start_s - near, window.end_s + near)
         peak = float(power.max()) if power.size else 0.0
-        energy = counter_energy(domain, meter, first, last, window.duration_s, peak)
+        still = _longest_still_s(self._series(domain.name), window.start_s, window.end_s)
+        energy = counter_energy(domain, meter, first, last, window.duration_s, peak, still)
         if domain.component == "gpu" and domain.hardware:
             energy = _with_gain_spread(energy, domain, peak)
         return energy
@@ -409,6 +412,20 @@ def _with_gain_spread(energy: DomainEnergy, domain: Domain, peak_w: float) -> Do
     edges = energy.energy_j - energy.relative_low_j
     half = math.hypot(edges, spread_half_j(energy.energy_j, energy.duration_s, full_power, sensor))
     return replace(energy, low_j=max(energy.energy_j - half, 0.0), high_j=energy.energy_j + half)
+
+
+def _longest_still_s(series: Series, start_s: float, end_s: float) -> float:
+    """Longest time between readings of a counter, inside a span, that show one value."""
+    if not series.cumulative:
+        return 0.0
+    t_s, energy_j = np.array(series.t_s), np.array(series.value)
+    inside = (t_s >= start_s) & (t_s <= end_s)
+    t_s, energy_j = t_s[inside], energy_j[inside]
+    if t_s.size < 2:
+        return 0.0
+    begins = np.flatnonzero(np.diff(energy_j, prepend=np.nan) != 0)
+    ends = np.append(begins[1:] - 1, t_s.size - 1)
+    return float(np.max(t_s[ends] - t_s[begins]))
 
 
 def _counter_power(

@@ -13,7 +13,7 @@ from typing import Any
 from ttq_energy.errors import SensorError
 from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorStatus
 from ttq_energy.meters.host import has_display_device
-from ttq_energy.meters.unwrap import CounterError, Unwrapper
+from ttq_energy.meters.unwrap import Unwrapper
 
 AMD = "0x1002"
 """PCI vendor."""
@@ -87,11 +87,7 @@ class AmdGpuMeter(Meter):
                 power_w = _power_w(library, handle)
                 return Reading(domain.name, time.monotonic(), power_w=power_w)
             count, _ = _energy(library, handle)
-            t_s = time.monotonic()
-            energy_j = self._unwrappers[domain.name].update(count, t_s)
-            return Reading(domain.name, t_s, energy_j=energy_j)
-        except CounterError as error:
-            return Reading(domain.name, time.monotonic(), error=str(error))
+            return self._unwrappers[domain.name].reading(domain.name, count, time.monotonic())
         except Exception as error:  # amdsmi's exceptions differ between its versions
             return Reading(domain.name, time.monotonic(), error=f"amdsmi: {_text(error)}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ttq_energy.errors import SensorError
 from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorStatus
-from ttq_energy.meters.unwrap import CounterError, Unwrapper
+from ttq_energy.meters.unwrap import Unwrapper
 
 NOMINAL_UPDATE_S = 0.02
 MILLIJOULE = 1e-3
@@ -86,10 +86,7 @@ class AppleMeter(Meter):
         name = FIELDS[field][0]
         if value is None:
             return Reading(name, t_s, error=problem or "the chip gave no value")
-        try:
-            return Reading(name, t_s, energy_j=self._unwrappers[field].update(value, t_s))
-        except CounterError as error:
-            return Reading(name, t_s, error=str(error))
+        return self._unwrappers[field].reading(name, value, t_s)
 
     def stop(self) -> None:
         self._unwrappers = {}

@@ -61,6 +61,11 @@ class Reading:
     A counter gives ``energy_j``: joules since the meter's ``start()``, already unwrapped and never
     decreasing. A power sensor gives ``power_w``. Exactly one of ``energy_j``, ``power_w`` and
     ``error`` is not None; an error is never a zero.
+
+    A counter that jumps, is reset or was unread for too long has lost the energy of that span. The
+    reading that shows it is an error, and those after it are of a new ``epoch``: the energy between
+    two readings is known only where both are of one epoch. ``lost`` says why the present epoch
+    began; empty in the first.
     """
 
     domain: str
@@ -68,6 +73,8 @@ class Reading:
     energy_j: float | None = None
     power_w: float | None = None
     error: str | None = None
+    epoch: int = 0
+    lost: str = ""
 
 
 @dataclass(frozen=True)

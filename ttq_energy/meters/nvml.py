@@ -26,7 +26,7 @@ from ttq_energy.meters.nvml_device import (
     visible_indices,
 )
 from ttq_energy.meters.spot import measure_updates
-from ttq_energy.meters.unwrap import CounterError, Unwrapper
+from ttq_energy.meters.unwrap import Unwrapper
 
 NOMINAL_UPDATE_S = 0.1
 """Power samples come every 15 to 100 ms, depending on the board (arXiv 2312.02741, table 2)."""
@@ -201,9 +201,8 @@ class NvmlMeter(Meter):
         name = f"gpu-{self._gpus[place].index}"
         try:
             raw = read_energy_mj(nvml, self._handles[place])
-            t_s = self._clock()
-            return Reading(name, t_s, energy_j=self._unwrappers[place].update(raw, t_s))
-        except (nvml.NVMLError, CounterError) as error:
+            return self._unwrappers[place].reading(name, raw, self._clock())
+        except nvml.NVMLError as error:
             return Reading(name, self._clock(), error=f"NVML: {error}")
 
     def _power(self, name: str, read: Callable[..., float], *arguments: Any) -> Reading:

@@ -25,10 +25,14 @@ from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorSta
 from ttq_energy.meters.host import missing_cpu_counter
 from ttq_energy.meters.rapl import NOMINAL_UPDATE_S, ROOT, poll_interval_s
 from ttq_energy.meters.rapl_zones import Zone, find_zones
-from ttq_energy.meters.unwrap import CounterError, Unwrapper
+from ttq_energy.meters.unwrap import Unwrapper
 
 NOT_READ = -1
 """pyRAPL's value of a socket without that counter."""
+
+
+class _NoValue(Exception):
+    """pyRAPL gave no value; the message says why."""
 
 
 @dataclass
@@ -87,7 +91,7 @@ class PyRaplMeter(Meter):
         for source in self._sources:
             try:
                 source.unwrapper.start(self._raw(source, self._energies()), self._clock())
-            except CounterError as error:
+            except _NoValue as error:
                 raise SensorError(f"pyrapl: {source.domain.name}: {error}") from None
         self._running = True
         self._stopped = threading.Event()
@@ -114,10 +118,10 @@ class PyRaplMeter(Meter):
     def _raw(source: _Source, energies: dict[Any, Any]) -> int:
         values = energies[source.device]
         if isinstance(values, Exception):
-            raise CounterError(f"pyRAPL: {str(values) or type(values).__name__}")
+            raise _NoValue(f"pyRAPL: {str(values) or type(values).__name__}")
         value = values[2 * source.socket + int(source.device)]
         if not value >= 0:
-            raise CounterError("pyRAPL gave no value")
+            raise _NoValue("pyRAPL gave no value")
         return int(value)
 
     def read(self) -> list[Reading]:
@@ -130,9 +134,9 @@ class PyRaplMeter(Meter):
         if not energies:
             return Reading(source.domain.name, t_s, error="the meter is not started")
         try:
-            energy_j = source.unwrapper.update(self._raw(source, energies), t_s)
-            return Reading(source.domain.name, t_s, energy_j=energy_j)
-        except CounterError as error:
+            raw = self._raw(source, energies)
+            return source.unwrapper.reading(source.domain.name, raw, t_s)
+        except _NoValue as error:
             return Reading(source.domain.name, t_s, error=str(error))
 
     def stop(self) -> None:

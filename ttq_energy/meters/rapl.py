@@ -14,7 +14,7 @@ from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorSta
 from ttq_energy.meters.host import cpu_vendor, missing_cpu_counter
 from ttq_energy.meters.rapl_zones import Zone, find_zones
 from ttq_energy.meters.spot import measure_updates
-from ttq_energy.meters.unwrap import CounterError, Unwrapper
+from ttq_energy.meters.unwrap import Unwrapper
 
 ROOT = "/sys/class/powercap"
 NOMINAL_UPDATE_S = 0.001
@@ -150,11 +150,10 @@ class RaplMeter(Meter):
     def _read_one(self, file: CounterFile, name: str, unwrapper: Unwrapper) -> Reading:
         try:
             raw = file.read()
-            t_s = self._clock()
-            return Reading(name, t_s, unwrapper.update(raw, t_s))
+            return unwrapper.reading(name, raw, self._clock())
         except OSError as error:
             text = f"{file.path}: {_why(error)}"
-        except (ValueError, CounterError) as error:
+        except ValueError as error:
             text = f"{file.path}: {error}"
         return Reading(name, self._clock(), error=text)
 

@@ -18,7 +18,7 @@ from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorSta
 from ttq_energy.meters.host import is_container, missing_cpu_counter
 from ttq_energy.meters.perf_events import PerfCounter, PerfEvent, pmu_events
 from ttq_energy.meters.spot import measure_updates
-from ttq_energy.meters.unwrap import CounterError, Unwrapper
+from ttq_energy.meters.unwrap import Unwrapper
 
 ROOT = "/sys/bus/event_source/devices"
 CPUS = "/sys/devices/system/cpu"
@@ -151,13 +151,9 @@ class RaplPerfMeter(Meter):
         if not self._running or source.unwrapper is None:
             return Reading(name, self._clock(), error="the meter is not started")
         try:
-            count = source.count()
-            t_s = self._clock()
-            return Reading(name, t_s, energy_j=source.unwrapper.update(count, t_s))
+            return source.unwrapper.reading(name, source.count(), self._clock())
         except OSError as error:
             return Reading(name, self._clock(), error=f"{source.event.name}: {error.strerror}")
-        except CounterError as error:
-            return Reading(name, self._clock(), error=f"{source.event.name}: {error}")
 
     def stop(self) -> None:
         self._running = False
