@@ -89,7 +89,9 @@ def test_light_parts_load_nothing_heavy(code):
     assert not loaded(code) & HEAVY
 
 
-@pytest.mark.parametrize("module", ["ttq_energy.meters", "ttq_energy.energy_model.targets"])
+@pytest.mark.parametrize(
+    "module", ["ttq_energy.meters", "ttq_energy.energy_model.targets", "ttq_energy.kernels.isa"]
+)
 def test_parts_that_work_without_torch(module):
     assert "torch" not in loaded(f"import {module}")
 

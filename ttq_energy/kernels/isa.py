@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from types import ModuleType
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ttq_energy.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIABLE = "TTQ_ENERGY_ISA"
 
@@ -79,6 +80,8 @@ def pack_linear(matrix: Tensor, int8: bool) -> Tensor:
 
 
 def _pack(matrix: Tensor, size: int) -> Tensor:
+    import torch
+
     packed = torch.empty(size, dtype=torch.uint8)
     threads = torch.get_num_threads()
     native().pack(matrix.data_ptr(), *matrix.shape, packed.data_ptr(), size, threads)
@@ -87,6 +90,8 @@ def _pack(matrix: Tensor, size: int) -> Tensor:
 
 def unpack(packed: Tensor, rows: int, columns: int) -> Tensor:
     """The int8 codes (rows, columns) of packed bytes, in any layout, on the CPU."""
+    import torch
+
     packed = packed.cpu().contiguous()
     codes = torch.empty((rows, columns), dtype=torch.int8)
     threads = torch.get_num_threads()

@@ -34,6 +34,8 @@ def describe(model: nn.Module) -> str:
 
 
 def _kernel(module: nn.Module) -> str | None:
+    if isinstance(getattr(module, "recurrences", None), nn.ModuleDict):
+        return None  # a packed recurrent layer: its matrices are counted
     name = getattr(module, "kernel", None)
     if isinstance(name, str):
         return name
