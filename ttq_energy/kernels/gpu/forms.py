@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ttq_energy.errors import unknown_name
-from ttq_energy.kernels.describe import describe
+from ttq_energy.kernels.naming import describe
 from ttq_energy.kernels.gpu.graphs import graphed
 from ttq_energy.kernels.modules import TernaryModule
 
