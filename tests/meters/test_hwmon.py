@@ -45,6 +45,43 @@ def test_rails_of_a_jetson_of_which_only_the_feed_is_added(hwmon):
         assert {d.provenance for d in meter.domains} == {Provenance.INTEGRATED}
 
 
+def test_rails_that_feed_a_module_together_are_added_and_no_part_of_them(hwmon):
+    for chip, rails in enumerate((("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), ("VDDQ",))):
+        files = {}
+        for number, rail in enumerate(rails, start=1):
+            files |= {f"in{number}_label": rail, f"in{number}_input": 5000}
+            files[f"curr{number}_input"] = 1000 * number
+        hwmon(chip, "ina3221", **files)
+    domains = HwmonMeter(hwmon.root).domains
+    assert [d.name for d in domains if d.additive] == [
+        "board-ina3221-vdd-gpu-soc",
+        "board-ina3221-vdd-cpu-cv",
+        "board-ina3221-vin-sys-5v0",
+    ]
+    hwmon(2, "ina238", in1_label="VIN", in1_input=20_000, curr1_input=4000)
+    assert [d.name for d in HwmonMeter(hwmon.root).domains if d.additive] == ["board-ina238-vin"]
+
+
+def test_older_jetsons_show_their_rails_by_iio(tmp_path):
+    folder = tmp_path / "iio:device0"
+    folder.mkdir()
+    files = {
+        "name": "ina3221x",
+        "rail_name_0": "POM_5V_IN",
+        "in_power0_input": 4200,
+        "rail_name_1": "POM_5V_GPU",
+        "in_power1_raw": 300,
+        "in_power1_scale": 2.5,
+    }
+    for name, value in files.items():
+        (folder / name).write_text(f"{value}\n")
+    with HwmonMeter(tmp_path / "none", iio=tmp_path) as meter:
+        assert watts(meter) == pytest.approx(
+            {"board-ina3221x-pom-5v-in": 4.2, "board-ina3221x-pom-5v-gpu": 0.75}
+        )
+        assert [d.name for d in meter.domains if d.additive] == ["board-ina3221x-pom-5v-in"]
+
+
 def test_a_single_chip_tells_power_and_its_update_interval(hwmon):
     hwmon(0, "ina226", power1_input=7_250_000, update_interval=140)
     with HwmonMeter(hwmon.root) as meter:

@@ -1,8 +1,10 @@
-"""Power sensors of boards by hwmon: INA chips, as on Jetson modules, and supplies that tell power.
+"""Power sensors of boards: INA chips, as on Jetson modules, and supplies that tell their power.
 
-Layout: Documentation/hwmon/sysfs-interface.rst of the Linux kernel: ``powerN_input`` or
+By hwmon (Documentation/hwmon/sysfs-interface.rst of the Linux kernel): ``powerN_input`` or
 ``powerN_average`` in microwatt; else ``inN_input`` in millivolt times ``currN_input`` in
-milliampere.
+milliampere. Jetson kernels before 5.10 show the same chips by iio
+(Documentation/ABI/testing/sysfs-bus-iio): ``in_powerN_input`` or ``in_powerN_raw`` times
+``in_powerN_scale``, in milliwatt, and ``rail_name_N``.
 """
 
 from __future__ import annotations
@@ -18,16 +20,26 @@ from ttq_energy.meters.base import Domain, Meter, Provenance, Reading, SensorSta
 from ttq_energy.meters.spot import measure_updates
 
 ROOT = "/sys/class/hwmon"
+IIO_ROOT = "/sys/bus/iio/devices"
 NOMINAL_UPDATE_S = 0.1
 SPOT_LIMIT_S = 0.3
-TOTALS = re.compile(r"(^|_)(v?in|vdd_in|pom_5v_in|vdd_total|total|system|sys5v|vin_sys_5v0)(_|$)")
-"""Labels of the rail that feeds a whole board (NVIDIA Jetson developer guide, INA3221 rails)."""
+TOTALS = re.compile(
+    r"(vdd_|(pom_|vdd_)?5v_|main_)?v?in|(vdd_)?total(_power)?|system(_power)?", re.ASCII
+)
+"""Labels of the rail that feeds a whole board or module (NVIDIA Jetson Linux developer guide, power
+monitors)."""
+TOGETHER = (
+    frozenset({"gpu", "cpu", "soc", "cv", "vddrq", "sys5v"}),
+    frozenset({"vdd_gpu_soc", "vdd_cpu_cv", "vin_sys_5v0"}),
+)
+"""Rails that feed a module together where no single one does: AGX Xavier, AGX Orin (the same
+guide). They stand side by side, so that they may be added."""
 OTHERS = re.compile(
     r"^(amdgpu|nvidia|zenpower|amd_energy|bat\d*|ac\d*|adp\d*|ucsi.*)$", re.IGNORECASE
 )
 """Chips left alone: those that a meter of their own reads, and batteries and chargers, whose power
 is that of charging."""
-BOARD_CHIPS = re.compile(r"^(ina\d|ltc\d|power_meter)")
+BOARD_CHIPS = re.compile(r"^(ina\d|ltc\d|power_meter)", re.IGNORECASE)
 """Chips that are built to measure a supply: one alone measures what feeds the board."""
 
 
@@ -50,30 +62,34 @@ class Channel:
         """
         power = self.unit_w
         for file in self.files:
-            power *= int(file.read_bytes())
+            power *= float(file.read_bytes())
         return power
 
     @property
-    def is_total(self) -> bool:
-        return TOTALS.search(self.label.lower().replace(" ", "_")) is not None
+    def rail(self) -> str:
+        """The label as rails are written in NVIDIA's guide, in lower case."""
+        return self.label.lower().replace(" ", "_")
 
 
 class HwmonMeter(Meter):
-    """Power rails of a board, one domain a rail. Only the one that feeds all may be added."""
+    """Power rails of a board, one domain a rail. Only what feeds all of it may be added."""
 
     name = "hwmon"
     sampled = True
 
-    def __init__(self, root: str | os.PathLike[str] = ROOT) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str] = ROOT, *, iio: str | os.PathLike[str] | None = None
+    ) -> None:
         """Find the rails.
 
         Args:
             root: the hwmon folder.
+            iio: the folder of iio devices; None takes the machine's where ``root`` is its too.
 
         Raises:
             SensorError: there is none, or none can be read.
         """
-        channels = find_channels(Path(root))
+        channels = find_channels(Path(root), _iio_root(root, iio))
         if not channels:
             raise SensorError(f"hwmon: no power sensor in {root}")
         self._channels, problem = [], ""
@@ -86,21 +102,22 @@ class HwmonMeter(Meter):
             except ValueError as error:
                 problem = f"{channel.files[0]}: {error}"
         if not self._channels:
-            remedy = f"; sudo chmod a+r {Path(root)}/*/power*" if "denied" in problem else ""
+            files = " ".join(str(file) for channel in channels for file in channel.files)
+            remedy = f"; sudo chmod a+r {files}" if "denied" in problem else ""
             raise SensorError(f"hwmon: {problem}{remedy}")
         self._running = False
 
     @property
     def domains(self) -> tuple[Domain, ...]:
-        boards = [c for c in self._channels if BOARD_CHIPS.match(c.chip)]
-        whole = [c for c in boards if c.is_total][:1] or (boards if len(boards) == 1 else [])
+        whole = _whole(self._channels)
+        feeds = "it feeds the whole board" if len(whole) == 1 else "one of those that feed it all"
         return tuple(
             Domain(
                 name=channel.name,
-                component="system" if channel in whole else "soc",
+                component="system" if whole == [channel] else "soc",
                 provenance=Provenance.INTEGRATED,
                 covers=f"rail '{channel.label}' of {channel.chip}"
-                + ("; it feeds the whole board" if channel in whole else ""),
+                + (f"; {feeds}" if channel in whole else ""),
                 additive=channel in whole,
                 update_period_s=channel.update_period_s,
                 hardware=channel.chip,
@@ -127,12 +144,14 @@ class HwmonMeter(Meter):
         self._running = False
 
     @classmethod
-    def probe(cls, root: str | os.PathLike[str] = ROOT) -> SensorStatus:
+    def probe(
+        cls, root: str | os.PathLike[str] = ROOT, *, iio: str | os.PathLike[str] | None = None
+    ) -> SensorStatus:
         try:
-            meter = cls(root)
+            meter = cls(root, iio=iio)
         except SensorError as error:
             reason, _, remedy = str(error).removeprefix("hwmon: ").partition("; ")
-            found = bool(find_channels(Path(root)))
+            found = bool(find_channels(Path(root), _iio_root(root, iio)))
             return SensorStatus(
                 cls.name, found, False, Provenance.INTEGRATED, reason=reason, remedy=remedy
             )
@@ -152,19 +171,59 @@ class HwmonMeter(Meter):
         )
 
 
-def find_channels(root: Path) -> list[Channel]:
-    """The power readings under a hwmon tree that no other meter reads."""
+def _iio_root(root: str | os.PathLike[str], iio: str | os.PathLike[str] | None) -> Path | None:
+    if iio is not None:
+        return Path(iio)
+    return Path(IIO_ROOT) if os.fspath(root) == ROOT else None
+
+
+def _whole(channels: list[Channel]) -> list[Channel]:
+    """The rail, or the rails together, that feed the whole board; empty where none is known to."""
+    boards = [c for c in channels if BOARD_CHIPS.match(c.chip)]
+    totals = [c for c in boards if TOTALS.fullmatch(c.rail)]
+    if totals:
+        return totals[:1]
+    rails = {c.rail for c in boards}
+    for together in TOGETHER:
+        if together <= rails:
+            return [c for c in boards if c.rail in together]
+    return boards if len(boards) == 1 else []
+
+
+def find_channels(root: Path, iio: Path | None = None) -> list[Channel]:
+    """The power readings under a hwmon tree, and an iio one, that no other meter reads."""
     channels: list[Channel] = []
-    try:
-        chips = sorted(root.iterdir())
-    except OSError:
-        return []
-    for folder in chips:
+    for folder in _folders(root):
         chip = _text(folder / "name", folder.name)
         if not OTHERS.match(chip):
             channels += _channels(folder, chip)
+    for folder in _folders(iio) if iio is not None else []:
+        channels += _iio_channels(folder, _text(folder / "name", folder.name))
     names = [channel.name for channel in channels]
     return [c for place, c in enumerate(channels) if c.name not in names[:place]]
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except OSError:
+        return []
+
+
+def _iio_channels(folder: Path, chip: str) -> list[Channel]:
+    files = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    found = []
+    for number in sorted({int(m[1]) for f in files if (m := re.match(r"in_power(\d+)_", f))}):
+        base = f"in_power{number}_"
+        label = _text(folder / f"rail_name_{number}", _text(folder / f"{base}label", f"{number}"))
+        if f"{base}input" in files:
+            paths: tuple[Path, ...] = (folder / f"{base}input",)
+        elif {f"{base}raw", f"{base}scale"} <= files:
+            paths = (folder / f"{base}raw", folder / f"{base}scale")
+        else:
+            continue
+        found.append(_channel(chip, label, paths, 1e-3, NOMINAL_UPDATE_S))
+    return found
 
 
 def _channels(folder: Path, chip: str) -> list[Channel]:
