@@ -1,13 +1,13 @@
 """Ternary linear layers on one NVIDIA GPU against the best dense forms: time, then energy.
 
-    python benchmarks/gpu.py                     # 8192 x 8192 (134 MB in bf16), under 10 minutes
-    python benchmarks/gpu.py --batches 1 16 256 --no-energy --out times.json
+    python benchmarks/gpu.py                  # 8192 x 8192 (134 MB in bf16), under 10 minutes
+    python benchmarks/gpu.py --batches 1 16 256 --no-energy --out runs/gpu-times
 
-One decoding layer, batch by batch. Each form holds several copies of its weights, together larger
-than the L2 cache, and a call runs through all of them, so that weights come from memory. Forms are
-timed in turns, in random order; the table gives the median and the quartiles of one layer's time,
-and the ratio to the fastest dense form. Energy is the protocol's (long blocks, gates, idle),
-read by NVML. No setting of the card is changed. gemlite and torchao are timed where installed.
+One decoding layer, batch by batch. Forms are timed in turns, in random order; the table gives the
+median and the quartiles of one layer's time, and its ratios to the fastest dense form and to the
+fastest bfloat16 one. Energy is the protocol's (long blocks, gates, idle), read by NVML. The folder
+of --out becomes a Run (ttq-energy report reads it) with a PDF, and times.json beside it. No setting
+of the card is changed. gemlite and torchao are timed where installed.
 """
 
 from __future__ import annotations
@@ -19,303 +19,141 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import gpu_forms
 import torch
-from torch import Tensor, nn
+from gpu_forms import Contender, Layer
 
-from ttq_energy.kernels import gpu, pack_linear
+from ttq_energy import environment
+from ttq_energy.errors import SensorError, TTQEnergyError
+from ttq_energy.files import atomic_writer
+from ttq_energy.kernels import gpu
+from ttq_energy.measurement import (
+    EnergyMonitor,
+    Workload,
+    compare_measurements,
+    run_protocol,
+)
+from ttq_energy.meters import make_meter
+from ttq_energy.run import Run, create_run
+from ttq_energy.study import MeasurementSpec, ModelSpec, Study, VariantSpec
 
-LIMIT_S = 560.0
+LIMIT_S = 540.0
 COMPILE_UNTIL = 0.45
 TIME_UNTIL = 0.7
-CACHES = 3.0
-TERNARY = {
-    "ttq bf16": (torch.bfloat16, "fp32", 0.7, 0.3),
-    "ttq bf16, one scale": (torch.bfloat16, "fp32", 0.5, 0.5),
-    "ttq fp16, one scale": (torch.float16, "fp32", 0.5, 0.5),
-    "ttq fp32": (torch.float32, "fp32", 0.7, 0.3),
-    "ttq int8": (torch.bfloat16, "int8", 0.7, 0.3),
-}
+"""Shares of the limit: after them nothing is compiled, and only energy is measured."""
 ENERGY_OF = ("ttq bf16", "ttq int8")
+BASELINE = "best dense"
+"""What the Run's tables call the fastest dense form; its kernel says which it was."""
 
 
-@dataclass
-class Contender:
-    """A form of the layer: ``module(example)`` runs ``copies`` layers of ``weight_bytes`` each."""
-
-    name: str
-    how: str
-    module: nn.Module
-    example: Tensor
-    copies: int
-    weight_bytes: int
-    dense: bool
-    network: nn.Module | None = None
-    times_s: tuple[float, ...] = ()
-
-    @property
-    def median_s(self) -> float:
-        return statistics.median(self.times_s)
-
-
-class Chain(nn.Module):
-    """The same input through each copy of a layer."""
-
-    def __init__(self, layers: list[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [layer(x) for layer in self.layers]
-
-
-class Ternary(nn.Module):
-    """One ternary layer through the tuned GPU kernels."""
-
-    def __init__(self, weight: gpu.DeviceWeight) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gpu.linear(x, self.weight)
-
-
-def copies_of(weight_bytes: int, l2_bytes: int) -> int:
-    """Copies that together are larger than the L2 cache, at least two."""
-    return max(2, math.ceil(CACHES * l2_bytes / weight_bytes))
-
-
-def dense_contenders(
-    rows: int, columns: int, batch: int, l2_bytes: int, compiled: bool
-) -> list[Contender]:
-    """Every precision, eager, as a CUDA graph and compiled."""
-    found = []
-    x = torch.randn(batch, columns, device="cuda")
-    for precision, width in {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}.items():
-        copies = copies_of(rows * columns * width, l2_bytes)
-        layers: list[nn.Module] = [
-            nn.Linear(columns, rows, bias=False, device="cuda") for _ in range(copies)
-        ]
-        for build in gpu_ways(Chain(layers), x, precision, compiled):
-            try:
-                with torch.inference_mode():
-                    module, how = build()
-                    module(x)
-                    torch.cuda.synchronize()
-            except Exception as error:
-                print(f"  left out: {precision}: {first_line(error)}")
-                continue
-            size = rows * columns * width
-            found.append(Contender(precision, how, module, x, copies, size, dense=True))
-    return found
-
-
-def gpu_ways(model: nn.Module, x: Tensor, precision: str, compiled: bool) -> list[Any]:
-    from ttq_energy.kernels.gpu.baselines import ways
-
-    return ways(model, x, precision, compiled=compiled)
-
-
-def ternary_contenders(rows: int, columns: int, batch: int, l2_bytes: int) -> list[Contender]:
-    """The project's kernels, eager and as a CUDA graph."""
-    found = []
-    for name, (dtype, activations, w_pos, w_neg) in TERNARY.items():
-        copies = copies_of(rows * columns // 4, l2_bytes)
-        weights = [
-            gpu.repack(pack_linear(random_codes(rows, columns), w_pos, w_neg, activations))
-            for _ in range(copies)
-        ]
-        x = torch.randn(batch, columns, device="cuda", dtype=dtype)
-        chain = Chain([Ternary(weight) for weight in weights])
-        for how, build in {
-            "eager": lambda c=chain: c,
-            "CUDA graph": lambda c=chain, x=x: gpu.graphed(c, x),
-        }.items():
-            try:
-                with torch.inference_mode():
-                    module = build()
-                    module(x)
-                    torch.cuda.synchronize()
-            except Exception as error:
-                print(f"  left out: {name}, {how}: {first_line(error)}")
-                continue
-            ran = list(weights[0].ran.values())[-1]
-            size = weights[0].weight_bytes
-            found.append(Contender(name, f"{how}; {ran}", module, x, copies, size, dense=False))
-    return found
-
-
-def gemlite_contender(rows: int, columns: int, batch: int, l2_bytes: int) -> list[Contender]:
-    """gemlite's 2-bit kernel on one scale in float16, where it is installed."""
-    try:
-        helper = importlib.import_module("gemlite.helper")
-    except ImportError:
-        print("  gemlite: not installed, not compared (pip install gemlite)")
-        return []
-    copies = copies_of(rows * columns // 4, l2_bytes)
-    x = torch.randn(batch, columns, device="cuda", dtype=torch.float16)
-    try:
-        scale = torch.full((rows, 1), 0.5, dtype=torch.float16, device="cuda")
-        zero = torch.ones((rows, 1), dtype=torch.float16, device="cuda")
-        layers = []
-        for _ in range(copies):
-            levels = (random_codes(rows, columns) + 1).to(torch.uint8)
-            packer = helper.A16Wn(device="cuda:0")
-            layers.append(packer.from_weights(levels, scale, zero, 2, columns))
-        chain = Chain([Call(layer) for layer in layers])
-        with torch.inference_mode():
-            module = gpu.graphed(chain, x)
-    except Exception as error:
-        print(f"  gemlite: left out: {first_line(error)}")
-        return []
-    size = rows * columns // 4
-    return [Contender("gemlite fp16", "CUDA graph", module, x, copies, size, dense=False)]
-
-
-class Call(nn.Module):
-    """A layer that need not be a module."""
-
-    def __init__(self, layer: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self._layer = [layer]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._layer[0](x)
-
-
-def random_codes(rows: int, columns: int) -> Tensor:
-    """A third of each code, made on the GPU."""
-    return torch.randint(-1, 2, (rows, columns), dtype=torch.int8, device="cuda")
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
-def time_all(contenders: list[Contender], rounds: int) -> None:
-    """One layer's seconds in each round, contenders in turns."""
-    from ttq_energy.kernels.gpu.forms import interleaved
-
-    with torch.inference_mode():
-        times = interleaved(
-            [lambda c=c: c.module(c.example) for c in contenders],
-            torch.cuda.synchronize,
-            rounds=rounds,
-            block_s=0.03,
-        )
-    for contender, seconds in zip(contenders, times, strict=True):
-        contender.times_s = tuple(s / contender.copies for s in seconds)
-
-
-def print_times(batch: int, contenders: list[Contender]) -> list[dict[str, Any]]:
+def print_times(layer: Layer, contenders: list[Contender]) -> list[dict[str, Any]]:
     """The table of one batch, the fastest first; returns it as rows."""
-    base = min((c for c in contenders if c.dense), key=lambda c: c.median_s)
-    print(f"\nbatch {batch}: baseline {base.name}, {base.how}")
-    print(f"{'form':22} {'median us':>10} {'q1':>9} {'q3':>9} {'ratio':>7} {'GB/s':>7}  what ran")
+    base = fastest_dense(contenders)
+    halves = [c.median_s for c in contenders if c.name == "bf16"]
+    best_bf16_s = min(halves, default=math.nan)
+    print(f"\nbatch {layer.batch}: baseline {base.name}, {base.how}")
+    heads = ("median us", "q1", "q3", "/ dense", "/ bf16", "GB/s")
+    widths = (10, 9, 9, 8, 8, 7)
+    titles = " ".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))
+    print(f"{'form':24} {titles}  what ran")
     rows = []
     for c in sorted(contenders, key=lambda c: c.median_s):
         q1, median, q3 = statistics.quantiles(c.times_s, n=4)
-        ratio = median / base.median_s
-        rate = c.weight_bytes / median / 1e9
+        row = {
+            "batch_size": layer.batch,
+            "form": c.name,
+            "what_ran": c.how,
+            "median_s": median,
+            "q1_s": q1,
+            "q3_s": q3,
+            "ratio": median / base.median_s,
+            "ratio_to_bf16": median / best_bf16_s,
+            "weight_bytes": c.weight_bytes,
+            "copies": c.copies,
+            "baseline": c is base,
+        }
         print(
-            f"{c.name:22} {median * 1e6:10.2f} {q1 * 1e6:9.2f} {q3 * 1e6:9.2f} {ratio:7.3f} "
-            f"{rate:7.0f}  {c.how}"
+            f"{c.name:24} {median * 1e6:10.2f} {q1 * 1e6:9.2f} {q3 * 1e6:9.2f} {row['ratio']:8.3f}"
+            f" {row['ratio_to_bf16']:8.3f} {c.weight_bytes / median / 1e9:7.0f}  {c.how}"
         )
-        rows.append(
-            {
-                "batch_size": batch,
-                "form": c.name,
-                "what_ran": c.how,
-                "median_s": median,
-                "q1_s": q1,
-                "q3_s": q3,
-                "ratio": ratio,
-                "weight_bytes": c.weight_bytes,
-                "baseline": c is base,
-            }
-        )
+        rows.append(row)
     return rows
+
+
+def fastest_dense(contenders: list[Contender]) -> Contender:
+    return min((c for c in contenders if c.dense), key=lambda c: c.median_s)
 
 
 def measure_energy(
-    batch: int, contenders: list[Contender], budget_s: float
-) -> list[dict[str, Any]]:
-    """Energy of one layer's call for the best dense form and the ternary ones, by NVML."""
-    from ttq_energy.measurement import (
-        EnergyMonitor,
-        Workload,
-        compare_measurements,
-        run_protocol,
-    )
-    from ttq_energy.meters import make_meter
-    from ttq_energy.run import TABLES
-    from ttq_energy.study import MeasurementSpec
-
-    base = min((c for c in contenders if c.dense), key=lambda c: c.median_s)
-    chosen = [base]
+    run: Run,
+    layer: Layer,
+    contenders: list[Contender],
+    monitor: EnergyMonitor,
+    spec: MeasurementSpec,
+) -> None:
+    """Energy of one layer's call for the best dense form and the ternary ones, into the Run."""
+    chosen = {BASELINE: fastest_dense(contenders)}
     for name in ENERGY_OF:
         named = [c for c in contenders if c.name == name]
         if named:
-            chosen.append(min(named, key=lambda c: c.median_s))
+            chosen[name] = min(named, key=lambda c: c.median_s)
     workloads = [
-        Workload(
-            c.name,
-            lambda c=c: c.module(c.example),
-            batch * c.copies,
-            c.how,
-            torch.cuda.synchronize,
-        )
-        for c in chosen
+        Workload(name, c.call, layer.batch * c.copies, f"{c.name}, {c.how}", gpu_forms.synchronize)
+        for name, c in chosen.items()
     ]
-    spec = MeasurementSpec(
-        batch_sizes=(batch,),
-        device="cuda",
-        meters=("nvml",),
-        min_rounds=3,
-        max_rounds=12,
-        warmup_s=2.0,
-        budget_s=budget_s,
-    )
-    with EnergyMonitor([make_meter("nvml")]) as monitor, torch.inference_mode():
+    model = run.manifest["study"]["models"][0]["name"]
+    with torch.inference_mode():
         result = run_protocol(
             workloads,
-            model="linear",
+            model=model,
             device="cuda",
-            batch_size=batch,
+            batch_size=layer.batch,
             spec=spec,
             monitor=monitor,
-            baseline=base.name,
+            baseline=BASELINE,
         )
-    import pandas as pd
+    where: dict[str, str | int] = {"model": model, "batch_size": layer.batch}
+    run.put("measurements", result.measurements, **where)
+    run.put("traces", result.traces, **where)
+    measured = run.measurements
+    here = measured[measured["batch_size"] == layer.batch]
+    comparisons = compare_measurements(here, baseline=BASELINE)
+    run.put("comparisons", comparisons, **where)
+    for message in result.messages:
+        run.add_message(f"batch {layer.batch}: {message}")
+    print_energy(layer, chosen[BASELINE], here, comparisons, result.messages)
 
-    frame = pd.DataFrame(result.measurements, columns=list(TABLES["measurements"]))
-    rows = list(compare_measurements(frame, baseline=base.name))
-    print(f"\nenergy of one token's layer, batch {batch}, against {base.name} ({base.how})")
-    for row in rows:
+
+def print_energy(
+    layer: Layer,
+    base: Contender,
+    measured: Any,
+    comparisons: list[dict[str, Any]],
+    messages: list[str],
+) -> None:
+    print(f"\nenergy of one token's layer, batch {layer.batch}, against {base.name} ({base.how})")
+    for row in comparisons:
         low, high = row["ratio_low"], row["ratio_high"]
         print(
-            f"  {row['variant']:12} {row['quantity']:14} {row['domain']:8} "
+            f"  {row['variant']:12} {row['quantity']:14} {row['domain']:14} "
             f"{row['ratio']:.3f} ({low:.3f} to {high:.3f}) {row['verdict']}, {row['provenance']}"
         )
-    valid = frame[frame["valid"].astype(bool)]
-    per = (valid["energy_j"] / valid["inferences"]).groupby([valid["variant"], valid["domain"]])
-    for (variant, domain), energy_j in per.median().items():
+    valid = measured[measured["valid"].astype(bool)]
+    per_j = (valid["energy_j"] / valid["inferences"]).groupby([valid["variant"], valid["domain"]])
+    for (variant, domain), energy_j in per_j.median().items():
         print(f"  {variant:12} {domain}: {energy_j * 1e6:.2f} uJ a token and layer (median, gross)")
-    for message in result.messages:
+    for message in messages:
         print(f"  note: {message}")
-    return rows
 
 
 def describe_device() -> dict[str, Any]:
-    """The card, as it is found."""
-    import pynvml
-
+    """The card and what drives it, as torch tells; the Run's environment has NVML's facts."""
     facts = torch.cuda.get_device_properties(0)
-    device: dict[str, Any] = {
+    return {
         "name": facts.name,
         "multiprocessors": facts.multi_processor_count,
         "memory_bytes": facts.total_memory,
@@ -324,15 +162,33 @@ def describe_device() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "triton": importlib.import_module("triton").__version__,
     }
+
+
+def begin_run(options: argparse.Namespace, spec: MeasurementSpec) -> Run:
+    study = Study(
+        name="gpu-linear",
+        description="One linear layer on a GPU: the fastest dense form against ternary ones.",
+        models=(ModelSpec(f"linear-{options.rows}x{options.columns}"),),
+        variants=tuple(VariantSpec(name) for name in (BASELINE, *ENERGY_OF)),
+        measurement=spec,
+    )
+    folder = options.out or Path("runs") / f"gpu-linear-{datetime.now():%Y%m%d-%H%M%S}"
+    run = create_run(folder, study.to_dict(), {})
+    run.update(environment=environment.describe(sys.argv))
+    return run
+
+
+def energy_can_be_measured(options: argparse.Namespace, run: Run) -> bool:
+    """Whether NVML tells energy and is wanted; says why where it does not."""
+    if options.no_energy:
+        return False
     try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{facts.uuid}")
-        device["driver"] = pynvml.nvmlSystemGetDriverVersion()
-        device["power_limit_w"] = pynvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
-        device["sm_clock_hz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6
-    except (AttributeError, pynvml.NVMLError) as error:
-        print(f"note: NVML does not describe the card: {error}")
-    return device
+        meter = make_meter("nvml")
+    except SensorError as error:
+        told(run, f"no energy is measured: {error}")
+        return False
+    run.update(meters=[meter.name])
+    return True
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -344,14 +200,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--columns", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--block-s", type=float, default=0.5, help="shortest block of energy")
     parser.add_argument("--no-energy", action="store_true")
     parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--out", type=Path, help="write everything as JSON")
+    parser.add_argument("--out", type=Path, help="the Run's folder (default: under runs/)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 3 where there is no GPU to measure."""
+    """Returns 0; 2 where the folder cannot be written; 3 where there is no GPU to measure."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if not torch.cuda.is_available():
         print("benchmarks/gpu.py: torch finds no CUDA GPU; nothing was measured", file=sys.stderr)
@@ -359,43 +216,70 @@ def main(arguments: list[str] | None = None) -> int:
     if not gpu.usable():
         print("benchmarks/gpu.py: triton is not installed; pip install 'ttq-energy[triton]'")
         return 3
-    began = time.monotonic()
-
-    def spent(share: float) -> bool:
-        return time.monotonic() - began > share * LIMIT_S
-
+    began_s = time.monotonic()
     device = describe_device()
-    rows, columns = options.rows, options.columns
     print(", ".join(f"{key} {value}" for key, value in device.items()))
-    print(f"layer {rows} x {columns}: {rows * columns * 2 / 1e6:.0f} MB in bf16")
-    times: list[dict[str, Any]] = []
-    energies: list[dict[str, Any]] = []
+    megabytes = 2e-6 * options.rows * options.columns
+    print(f"layer {options.rows} x {options.columns}: {megabytes:.0f} MB in bf16")
     energy_s = (1 - TIME_UNTIL) * LIMIT_S / max(1, len(options.energy_batches))
+    spec = MeasurementSpec(
+        batch_sizes=tuple(options.batches),
+        device="cuda",
+        meters=("nvml",),
+        block_s=options.block_s,
+        idle_s=min(2.0, 4 * options.block_s),
+        min_rounds=3,
+        max_rounds=12,
+        warmup_s=min(2.0, 4 * options.block_s),
+        budget_s=energy_s,
+    )
+    try:
+        run = begin_run(options, spec)
+        with_energy = energy_can_be_measured(options, run)
+    except TTQEnergyError as error:
+        print(f"benchmarks/gpu.py: {error}", file=sys.stderr)
+        return error.exit_code
+    run.update(gpu=device)
+    times: list[dict[str, Any]] = []
     for batch in options.batches:
-        if spent(1.0 if options.no_energy else TIME_UNTIL + 0.2):
-            print(f"batch {batch}: not measured, the time is up")
+        spent = (time.monotonic() - began_s) / LIMIT_S
+        if spent > (TIME_UNTIL + 0.2 if with_energy else 1.0):
+            told(run, f"batch {batch}: not measured, the time is up")
             continue
-        compiled = not options.no_compile and not spent(COMPILE_UNTIL)
+        compiled = not options.no_compile and spent < COMPILE_UNTIL
         if not compiled:
-            print(f"batch {batch}: without torch.compile")
-        shape = (rows, columns, batch, device["l2_bytes"])
-        contenders = [
-            *dense_contenders(*shape, compiled),
-            *ternary_contenders(*shape),
-            *gemlite_contender(*shape),
-        ]
-        time_all(contenders, options.rounds)
-        times += print_times(batch, contenders)
-        if not options.no_energy and batch in options.energy_batches:
-            left_s = LIMIT_S - (time.monotonic() - began)
-            energies += measure_energy(batch, contenders, min(energy_s, max(left_s, 10.0)))
-        del contenders
+            told(run, f"batch {batch}: without torch.compile")
+        layer = Layer(options.rows, options.columns, batch, device["l2_bytes"])
+        with gpu_forms.left_out(f"batch {batch}"):
+            contenders = gpu_forms.time_all(
+                [
+                    *gpu_forms.dense_contenders(layer, compiled),
+                    *gpu_forms.ternary_contenders(layer),
+                    *gpu_forms.gemlite_contender(layer),
+                ],
+                options.rounds,
+            )
+            times += print_times(layer, contenders)
+            with atomic_writer(run.folder / "times.json") as stream:
+                json.dump({"device": device, "times": times}, stream, indent=1, default=str)
+            if with_energy and batch in options.energy_batches:
+                with EnergyMonitor([make_meter("nvml")]) as monitor:
+                    measure_energy(run, layer, contenders, monitor, spec)
+            del contenders
         torch.cuda.empty_cache()
-    if options.out is not None:
-        record = {"device": device, "times": times, "energy": energies}
-        options.out.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-    print(f"\n{time.monotonic() - began:.0f} s")
+    run.update(status="complete", job_wall_s=round(time.monotonic() - began_s, 1))
+    if len(run.measurements):
+        from ttq_energy.reporting import render
+
+        with gpu_forms.left_out("report"):
+            print(render(run, "pdf"))
+    print(f"\n{run.folder}: {time.monotonic() - began_s:.0f} s")
     return 0
+
+
+def told(run: Run, message: str) -> None:
+    run.add_message(message)
+    print(message)
 
 
 if __name__ == "__main__":

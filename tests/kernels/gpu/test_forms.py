@@ -22,7 +22,11 @@ def test_calls_are_timed_in_turns_by_blocks():
         return run
 
     times = forms.interleaved(
-        [call("a", 0.01), call("b", 0.025)], lambda: None, rounds=5, clock=lambda: now[0]
+        [call("a", 0.01), call("b", 0.025)],
+        lambda: None,
+        rounds=5,
+        block_s=0.05,
+        clock=lambda: now[0],
     )
     assert times == [pytest.approx([0.01] * 5), pytest.approx([0.025] * 5)]
     rounds = "".join(order[2:]).replace("aaaaa", "A").replace("bb", "B")

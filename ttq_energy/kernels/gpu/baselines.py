@@ -13,36 +13,53 @@ from torch import Tensor, nn
 
 from ttq_energy.errors import unknown_name
 from ttq_energy.kernels.dense import _folded
-from ttq_energy.kernels.gpu.forms import Build, CastNetwork, Form, fastest
-from ttq_energy.kernels.gpu.graphs import graphed
+from ttq_energy.kernels.gpu.forms import Build, CastNetwork, Form, fastest, replayed
 
 BASELINES = ("fp32", "tf32", "fp16", "bf16", "int8")
 """fp32 with TF32 off, fp32 with TF32 on, half precisions, and W8A8."""
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.bfloat16,
+}
+"""What activations are between the layers of each."""
 _LEAST_INT_MM_ROWS = 17  # torch._int_mm refuses fewer
+_RECOMPILE_LIMITS = {
+    "recompile_limit": 4096,
+    "accumulated_recompile_limit": 4096,
+    "fail_on_recompile_limit_hit": True,
+}
+"""torch counts compilations by source line and then goes on uncompiled; here many networks share
+one line."""
 
 
-class Float32Network(nn.Module):
-    """A float32 network that runs with TF32 on or off, whatever the process's own setting is."""
+class DenseForm(nn.Module):
+    """A network that runs with torch's flags as its precision needs, whatever the process's are.
 
-    def __init__(self, module: nn.Module, tf32: bool) -> None:
+    TF32 is on or off, and cuDNN looks for the fastest of its convolutions.
+    """
+
+    def __init__(self, module: nn.Module, tf32: bool = False) -> None:
         super().__init__()
         self.module, self.tf32 = module, tf32
 
     def forward(self, x: Tensor) -> object:
         """The wrapped network's outputs."""
-        with _tf32(self.tf32):
+        with _flags(self.tf32):
             return self.module(x)
 
 
 @contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
+def _flags(tf32: bool) -> Iterator[None]:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = allowed, allowed
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = tf32, tf32, True
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
 class Int8Linear(nn.Module):
@@ -116,43 +133,55 @@ def baseline(model: nn.Module, example: Tensor, precision: str, *, compiled: boo
 
 
 def ways(
-    model: nn.Module, example: Tensor, precision: str, *, compiled: bool = True
+    model: nn.Module,
+    example: Tensor,
+    precision: str,
+    *,
+    compiled: bool = True,
+    cast: bool = True,
 ) -> list[Build]:
-    """Every form that :func:`baseline` tries, each to be built by calling it; same arguments."""
+    """Every form that :func:`baseline` tries, each to be built by calling it; same arguments.
+
+    With ``cast`` False the forms take and give activations of ``DTYPES[precision]``, as inside a
+    network of that precision; ``example`` is then of that dtype.
+    """
     if precision not in BASELINES:
         raise unknown_name("precision", precision, BASELINES)
-    model, _ = _folded(model, example)
+    if cast:
+        model, _ = _folded(model, example)
     return [
         build
-        for network, name in _networks(model, precision)
-        for build in _ways(network, name, example, compiled)
+        for network, name in _networks(model, precision, cast)
+        for build in _ways(network, precision == "tf32", name, example, compiled)
     ]
 
 
-def _networks(model: nn.Module, precision: str) -> Iterator[Form]:
+def _networks(model: nn.Module, precision: str, cast: bool) -> Iterator[Form]:
     layouts = (False, True) if any(isinstance(m, nn.Conv2d) for m in model.modules()) else (False,)
+    dtype = DTYPES[precision]
+
+    def taking_float32(network: nn.Module) -> nn.Module:
+        return CastNetwork(network, dtype) if cast and dtype != torch.float32 else network
+
     for channels_last in layouts:
         network = copy.deepcopy(model).eval()
         suffix = ""
         if channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             suffix = " (channels_last)"
-        if precision in ("fp32", "tf32"):
-            yield Float32Network(network, precision == "tf32"), f"torch {precision}{suffix}"
-        elif precision in ("fp16", "bf16"):
-            dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-            yield CastNetwork(network.to(dtype), dtype), f"torch {precision}{suffix}"
-        else:
-            int8, changed = int8_network(network)
-            rest = "; the rest bf16" if channels_last or len(layouts) > 1 else ""
+        name = f"torch {precision}{suffix}"
+        if precision == "int8":
+            network, changed = int8_network(network)
+            rest = "; the rest bf16" if len(layouts) > 1 else ""
             name = f"torch int8 (_int_mm in {changed} layers{rest}){suffix}"
-            if changed:
-                yield CastNetwork(int8, torch.bfloat16), name
-            else:
+            if not changed:
                 name = f"torch bf16{suffix}; no layer has an int8 kernel"
-                yield CastNetwork(int8, torch.bfloat16), name
+        else:
+            network = network.to(dtype)
+        yield taking_float32(network), name
     if precision == "int8":
-        yield from _torchao(model)
+        for network, name in _torchao(model):
+            yield taking_float32(network), name
 
 
 def _torchao(model: nn.Module) -> Iterator[Form]:
@@ -164,33 +193,41 @@ def _torchao(model: nn.Module) -> Iterator[Form]:
     except Exception:
         # An optional rival: absent, or at odds with this torch or this network, it does not run.
         return
-    yield CastNetwork(network, torch.bfloat16), "torchao int8"
+    yield network, "torchao int8"
 
 
-def _ways(network: nn.Module, name: str, example: Tensor, compiled: bool) -> list[Build]:
+def _ways(
+    network: nn.Module, tf32: bool, name: str, example: Tensor, compiled: bool
+) -> list[Build]:
+    eager = DenseForm(network, tf32)
     ways: list[Build] = [
-        lambda: (network, f"{name}, eager"),
-        lambda: (graphed(network, example), f"{name}, CUDA graph"),
+        lambda: (eager, f"{name}, eager"),
+        lambda: (replayed(eager, example), f"{name}, CUDA graph"),
     ]
     if compiled:
+        fused = DenseForm(_Compiled(network), tf32)
         ways += [
-            lambda: (_compiled(network), f"{name}, compiled"),
-            lambda: (graphed(_compiled(network), example), f"{name}, compiled, CUDA graph"),
+            lambda: (fused, f"{name}, compiled"),
+            lambda: (replayed(fused, example), f"{name}, compiled, CUDA graph"),
         ]
     return ways
 
 
 class _Compiled(nn.Module):
-    """torch.compile kept out of the module tree's names."""
+    """torch.compile kept out of the module tree's names, for the shape of the first call."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._run = torch.compile(module)
+        self._run = (torch.compile(module, dynamic=False),)
+        self._is_compiled = False
 
     def forward(self, x: Tensor) -> object:
-        return self._run(x)
-
-
-def _compiled(network: nn.Module) -> nn.Module:
-    return _Compiled(network)
+        if self._is_compiled:
+            return self._run[0](x)
+        config = torch._dynamo.config
+        limits = {name: value for name, value in _RECOMPILE_LIMITS.items() if hasattr(config, name)}
+        with config.patch(limits):
+            y: object = self._run[0](x)
+        self._is_compiled = True
+        return y
