@@ -24,7 +24,7 @@ def native() -> ModuleType:
             is unknown or that this CPU lacks.
     """
     try:
-        from ttq_energy.kernels import _native  # type: ignore[attr-defined]
+        from ttq_energy.kernels import _native
     except ImportError as error:
         raise InputError(
             f"ttq_energy.kernels: the native extension cannot be loaded ({error});"
