@@ -2,21 +2,27 @@
 // namespace, after panel_float_avx2.h.
 #include "panel_tables_x86.h"
 
-// Byte sums of one digit widen to 16 bits: even rows and odd rows.
-static inline void widen(__m256i bytes, __m256i sums[2]) {
-  sums[0] = _mm256_add_epi16(sums[0], _mm256_and_si256(bytes, _mm256_set1_epi16(255)));
-  sums[1] = _mm256_add_epi16(sums[1], _mm256_srli_epi16(bytes, 8));
-}
+// 16-bit sums of bytes: of odd ones, and of all as pairs, in which the odd count 256-fold.
+struct WideSums {
+  __m256i pairs, odd;
 
-struct DigitSums {
-  __m256i low[2], high[2];
+  inline void add(__m256i bytes) {
+    pairs = _mm256_add_epi16(pairs, bytes);
+    odd = _mm256_add_epi16(odd, _mm256_srli_epi16(bytes, 8));
+  }
+  inline __m256i of(int parity) const {
+    return parity ? odd : _mm256_sub_epi16(pairs, _mm256_slli_epi16(odd, 8));
+  }
 };
 
-static inline void store_ints(const DigitSums& sums, int64_t groups, int32_t* out) {
+// 32 rows, [half of the panel][+1 or -1][digit].
+typedef WideSums PanelDigits[2][2][2];
+
+static inline void store_ints(const WideSums digits[2], int64_t groups, int32_t* out) {
   alignas(32) uint16_t low[2][16], high[2][16];
   for (int odd = 0; odd < 2; odd++) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(low[odd]), sums.low[odd]);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(high[odd]), sums.high[odd]);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(low[odd]), digits[0].of(odd));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(high[odd]), digits[1].of(odd));
   }
   const int32_t offset = static_cast<int32_t>(groups) * kSumOffset;
   for (int i = 0; i < 16; i++)
@@ -24,43 +30,42 @@ static inline void store_ints(const DigitSums& sums, int64_t groups, int32_t* ou
       out[2 * i + odd] = low[odd][i] + 32 * high[odd][i] - offset;
 }
 
-static inline void add_digits(const void* tables, const uint8_t* codes, int64_t groups,
-                              DigitSums& pos, DigitSums& neg) {
+// Adds up to kDigitRun groups; both halves of the panel at once share the loads of tables.
+static inline void add_digits(const uint8_t* tables, const uint8_t* codes, int64_t groups,
+                              PanelDigits sums) {
   const __m256i nibble = _mm256_set1_epi8(15);
-  for (int64_t first = 0; first < groups; first += kDigitRun) {
-    const int64_t end = smaller(first + kDigitRun, groups);
-    __m256i pos_low = {}, pos_high = {}, neg_low = {}, neg_high = {};
-    for (int64_t g = first; g < end; g++) {
-      __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
-      const __m256i code =
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + g * kPanelRows));
-      const __m256i low = table_plane(tables, g, 0), high = table_plane(tables, g, 1);
-      const __m256i plus = _mm256_and_si256(code, nibble);
-      const __m256i minus = _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble);
-      pos_low = _mm256_add_epi8(pos_low, _mm256_shuffle_epi8(low, plus));
-      pos_high = _mm256_add_epi8(pos_high, _mm256_shuffle_epi8(high, plus));
-      neg_low = _mm256_add_epi8(neg_low, _mm256_shuffle_epi8(low, minus));
-      neg_high = _mm256_add_epi8(neg_high, _mm256_shuffle_epi8(high, minus));
+  __m256i bytes[2][2][2] = {};
+  for (int64_t g = 0; g < groups; g++) {
+    __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
+    const __m256i digits[2] = {table_plane(tables, g, 0), table_plane(tables, g, 1)};
+    for (int half = 0; half < 2; half++) {
+      const __m256i code = _mm256_loadu_si256(
+          reinterpret_cast<const __m256i*>(codes + g * kPanelRows + 32 * half));
+      const __m256i sets[2] = {_mm256_and_si256(code, nibble),
+                               _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble)};
+      for (int s = 0; s < 2; s++)
+        for (int d = 0; d < 2; d++) {
+          bytes[half][s][d] =
+              _mm256_add_epi8(bytes[half][s][d], _mm256_shuffle_epi8(digits[d], sets[s]));
+          IN_ORDER(bytes[half][s][d]);
+        }
     }
-    widen(pos_low, pos.low);
-    widen(pos_high, pos.high);
-    widen(neg_low, neg.low);
-    widen(neg_high, neg.high);
   }
+  for (int half = 0; half < 2; half++)
+    for (int s = 0; s < 2; s++)
+      for (int d = 0; d < 2; d++) sums[half][s][d].add(bytes[half][s][d]);
 }
 
 static void panel_short(const void* tables, const uint8_t* codes, int64_t groups, int32_t* pos,
                         int32_t* neg) {
-  // Both halves of a chunk before the next, so that codes and tables are read from near caches.
-  constexpr int64_t kChunk = 64;
-  DigitSums p[2] = {}, n[2] = {};
-  for (int64_t g = 0; g < groups; g += kChunk)
-    for (int half = 0; half < 2; half++)
-      add_digits(static_cast<const uint8_t*>(tables) + g * kPanelTableBytes,
-                 codes + g * kPanelRows + 32 * half, smaller(kChunk, groups - g), p[half],
-                 n[half]);
+  const uint8_t* table = static_cast<const uint8_t*>(tables);
+  PanelDigits sums = {};
+  int64_t g = 0;
+  for (; g + kDigitRun <= groups; g += kDigitRun)
+    add_digits(table + g * kPanelTableBytes, codes + g * kPanelRows, kDigitRun, sums);
+  add_digits(table + g * kPanelTableBytes, codes + g * kPanelRows, groups - g, sums);
   for (int half = 0; half < 2; half++) {
-    store_ints(p[half], groups, pos + 32 * half);
-    store_ints(n[half], groups, neg + 32 * half);
+    store_ints(sums[half][0], groups, pos + 32 * half);
+    store_ints(sums[half][1], groups, neg + 32 * half);
   }
 }
