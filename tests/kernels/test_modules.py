@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ttq_energy.errors import InputError
-from ttq_energy.kernels import describe, fusion
+from ttq_energy.kernels import describe, fusion, isa
 from ttq_energy.kernels.modules import (
     TernaryConv1d,
     TernaryConv2d,
@@ -202,6 +202,14 @@ def test_recurrent_layers_are_torchs_with_the_effective_weights(pair, options):
             parameter.data = torch.where(codes > 0, 0.2, torch.where(codes < 0, -0.1, 0.0))
     packed = ternary_type.from_dense(dense, ternary)
     assert set(packed.ternary_weights) == set(ternary)
+    weights = dict(dense.named_parameters())
+    codes, effective = packed.codes(), packed.effective_weight()
+    for name, (given_codes, _, _) in ternary.items():
+        assert torch.equal(codes[name], given_codes)
+        assert torch.equal(effective[name], weights[name])
+    matrices = len(ternary)
+    assert packed.kernel == describe(packed) == describe(nn.Sequential(packed))
+    assert f"ttq-energy fp32 lookup ({isa.active()}) x{matrices}" in packed.kernel
     rows = dense.num_layers * (2 if dense.bidirectional else 1)
     state = torch.randn(rows, 5, 20)
     x = torch.randn(5, 7, 12) if dense.batch_first else torch.randn(7, 5, 12)

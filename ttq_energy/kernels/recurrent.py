@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.kernels import gpu, ops
 from ttq_energy.kernels.modules import Scale, TernaryLinear
+from ttq_energy.kernels.naming import describe
 
 Ternary = tuple[Tensor, Scale, Scale]
 
@@ -133,6 +134,19 @@ class _TernaryRecurrent(nn.Module):
             for side in ("ih", "hh")
             if isinstance(matrix := getattr(recurrence, side), TernaryLinear)
         }
+
+    def codes(self) -> dict[str, Tensor]:
+        """The int8 codes (gates * hidden, inputs) of each ternary matrix, by torch's names."""
+        return {name: matrix.codes() for name, matrix in self.ternary_weights.items()}
+
+    def effective_weight(self) -> dict[str, Tensor]:
+        """The float32 weights that each ternary matrix stands for, by torch's names."""
+        return {name: matrix.effective_weight() for name, matrix in self.ternary_weights.items()}
+
+    @property
+    def kernel(self) -> str:
+        """The code that runs, for reports: each matrix's kernel, and how many matrices run it."""
+        return describe(self.recurrences)
 
     @property
     def weight_bytes(self) -> int:
