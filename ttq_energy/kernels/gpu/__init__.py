@@ -6,8 +6,10 @@ Triton :func:`usable` is False, and CUDA tensors take the plain torch reference.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -80,9 +82,19 @@ __all__ = [
 ]
 
 
+OLDEST_TRITON = (3, 4)
+
+
+@functools.cache
 def usable() -> bool:
-    """Whether Triton is installed (``pip install ttq-energy[triton]``)."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether Triton 3.4 or newer is installed (``pip install ttq-energy[triton]``)."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        numbers = metadata.version("triton").split(".")
+        return (int(numbers[0]), int(numbers[1])) >= OLDEST_TRITON
+    except (metadata.PackageNotFoundError, IndexError, ValueError):
+        return True  # under another package's name, as nightly builds of torch bring it
 
 
 def __getattr__(name: str) -> Any:

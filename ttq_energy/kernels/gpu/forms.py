@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ttq_energy.errors import unknown_name
-from ttq_energy.kernels.naming import describe
 from ttq_energy.kernels.gpu.graphs import graphed
 from ttq_energy.kernels.modules import TernaryModule
+from ttq_energy.kernels.naming import describe
 
 Form = tuple[nn.Module, str]
 Build = Callable[[], Form]
