@@ -14,7 +14,9 @@ from ttq_energy.reporting.plots.style import (
     annotate_value,
     error_bar,
     modelled,
+    need,
     new_figure,
+    panels_abreast,
     style,
     variant_color,
 )
@@ -36,9 +38,10 @@ def energy_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
         "high": "energy_high_j",
         "net": "net_energy_j",
     }
+    need(frame, "energy_bars", "variant", "batch_size", "domain", "provenance", *what.values())
     domain = ", ".join(dict.fromkeys(frame["domain"]))
     how = ", ".join(dict.fromkeys(frame["provenance"]))
-    return _bars(frame, what, "J", f"energy per inference, {domain}\n({how})", width)
+    return _bars(frame, what, "J", f"energy per inference,\n{domain} ({how})", width)
 
 
 def latency_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
@@ -49,18 +52,20 @@ def latency_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
         width: of the figure in inches.
     """
     what = {"value": "latency_s", "low": "latency_low_s", "high": "latency_high_s"}
-    return _bars(frame, what, "s", "time per inference (timed)", width)
+    need(frame, "latency_bars", "variant", "batch_size", *what.values())
+    return _bars(frame, what, "s", "time per inference\n(timed)", width)
 
 
 def _bars(frame: pd.DataFrame, what: dict[str, str], unit: str, label: str, width: float) -> Figure:
     batches = list(dict.fromkeys(frame["batch_size"]))
-    tallest = max(int(frame[frame["batch_size"] == b]["variant"].nunique()) for b in batches)
-    across = 2 if width > 5 and len(batches) > 1 else 1
+    variants = list(dict.fromkeys(frame["variant"]))
+    across = panels_abreast(len(batches), width)
     down = -(-len(batches) // across)
     with style():
-        figure, panels = new_figure(width, (0.5 + 0.2 * tallest) * down + 0.1, down, across)
+        height = (0.7 + (0.2 if across < 3 else 0.16) * len(variants)) * down + 0.1
+        figure, panels = new_figure(width, height, down, across, sharey=True)
         for axes, batch in zip(panels, batches, strict=False):
-            _panel(axes, frame[frame["batch_size"] == batch], what, unit)
+            _panel(axes, frame[frame["batch_size"] == batch], variants, what, unit)
             axes.set_title(f"batch size {batch}")
             scale = scale_for(frame[frame["batch_size"] == batch][what["value"]], unit)
             axes.set_xlabel(f"{label} [{scale.unit}]")
@@ -69,10 +74,13 @@ def _bars(frame: pd.DataFrame, what: dict[str, str], unit: str, label: str, widt
         return figure
 
 
-def _panel(axes: Axes, frame: pd.DataFrame, what: dict[str, str], unit: str) -> None:
+def _panel(
+    axes: Axes, frame: pd.DataFrame, variants: list[str], what: dict[str, str], unit: str
+) -> None:
     scale = scale_for(frame[what["value"]], unit)
     rows: list[dict[Any, Any]] = frame.to_dict("records")
-    for place, row in enumerate(rows):
+    for row in rows:
+        place = variants.index(row["variant"])
         color = variant_color(row["variant"])
         soft = modelled(row.get("provenance", ""))
         value, low, high = (row[what[end]] * scale.factor for end in ("value", "low", "high"))
@@ -97,7 +105,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, what: dict[str, str], unit: str) -> 
             text += f" {scale.unit} ({row.get('provenance') or 'timed'})"
         error_bar(axes, value, -place, low=low, high=high, vertical=False)
         annotate_value(patch, text)
-    axes.set_yticks([-place for place in range(len(rows))])
-    axes.set_yticklabels([row["variant"] for row in rows])
+    axes.set_yticks([-place for place in range(len(variants))])
+    axes.set_yticklabels(variants)
     axes.grid(visible=False, axis="y")
     axes.set_xlim(left=0.0)

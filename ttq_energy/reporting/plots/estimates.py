@@ -18,7 +18,9 @@ from ttq_energy.reporting.plots.style import (
     error_bar,
     legend_columns,
     modelled,
+    need,
     new_figure,
+    panels_abreast,
     style,
     variant_color,
 )
@@ -37,14 +39,16 @@ def component_bars(
         totals: rows of ``tables.estimate_totals`` of the same model, for the ranges.
         width: of the figure in inches.
     """
+    need(components, "component_bars", "target", "variant", "component", "energy_j")
+    need(totals, "component_bars (totals)", "target", "variant", "energy_low_j", "energy_high_j")
     targets = list(dict.fromkeys(components["target"]))
     names = list(dict.fromkeys(components["component"]))
     variants = list(dict.fromkeys(components["variant"]))
     styles = component_styles(names)
-    across = 2 if width > 5 and len(targets) > 1 else 1
+    across = panels_abreast(len(targets), width)
     down = -(-len(targets) // across)
     with style():
-        height = (0.6 + 0.2 * len(variants)) * down + 0.3
+        height = (0.75 + (0.2 if across < 3 else 0.16) * len(variants)) * down + 0.3
         figure, panels = new_figure(width, height, down, across, sharey=True)
         for axes, target in zip(panels, targets, strict=False):
             part = components[components["target"] == target]
@@ -81,7 +85,7 @@ def component_bars(
             axes.set_yticklabels(variants)
             axes.set_xlim(left=0.0)
             axes.grid(visible=False, axis="y")
-            axes.set_xlabel(f"energy per inference (modelled) [{scale.unit}]")
+            axes.set_xlabel(f"energy per inference\n(modelled) [{scale.unit}]")
         for axes in panels[len(targets) :]:
             axes.remove()
         handles = [
@@ -104,6 +108,8 @@ def ratio_by_place(
         width: of the figure in inches.
         baseline: what the ratios divide by, for the label.
     """
+    need(frame, "ratio_by_place", "where", "batch_size", "provenance", "variant", "ratio",
+         "ratio_low", "ratio_high")  # fmt: skip
     places = list(
         dict.fromkeys(zip(frame["where"], frame["batch_size"], frame["provenance"], strict=True))
     )

@@ -14,6 +14,7 @@ from ttq_energy.reporting.plots.style import (
     MUTED,
     annotate_value,
     legend_columns,
+    need,
     new_figure,
     style,
     variant_color,
@@ -38,6 +39,7 @@ def layer_bars(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         frame: rows of ``tables.layers`` of one model and a few variants.
         width: of the figure in inches.
     """
+    need(frame, "layer_bars", "layer", "variant", *(column for column, _, _ in _PANELS))
     layers = list(dict.fromkeys(frame["layer"]))
     places = {layer: place for place, layer in enumerate(layers)}
     variants = list(dict.fromkeys(frame["variant"]))

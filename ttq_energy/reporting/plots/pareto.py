@@ -19,7 +19,9 @@ from ttq_energy.reporting.plots.style import (
     error_bar,
     legend_columns,
     modelled,
+    need,
     new_figure,
+    panels_abreast,
     style,
     variant_color,
     variant_marker,
@@ -30,18 +32,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_NEEDS = ("where", "batch_size", "provenance", "variant", "energy_j", "energy_low_j",
+          "energy_high_j", "accuracy", "accuracy_low", "accuracy_high", "pareto")  # fmt: skip
+
+
 def accuracy_energy(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
     """Accuracy against energy per inference, a panel for each place and batch size.
 
     Args:
         frame: rows of ``tables.accuracy_energy`` of one model.
-        width: of the figure in inches; with a whole page's width panels stand two abreast.
+        width: of the figure in inches; with a whole page's width panels stand abreast.
+
+    Raises:
+        InputError: a column is missing, or there are no rows.
     """
+    need(frame, "accuracy_energy", *_NEEDS)
     groups = list(frame.groupby(["where", "batch_size", "provenance"], sort=False))
-    across = 2 if width > 5 and len(groups) > 1 else 1
+    across = panels_abreast(len(groups), width)
     down = -(-len(groups) // across)
     with style():
-        figure, panels = new_figure(width, 2.0 * down + 0.25, down, across)
+        height = (2.0 if across < 3 else 1.75) * down + 0.25
+        figure, panels = new_figure(width, height, down, across)
         for axes, ((where, batch, how), group) in zip(panels, groups, strict=False):
             _panel(axes, group, str(how))
             title = f"{where}, batch size {batch}" if batch else f"{where}"
@@ -107,5 +118,5 @@ def _panel(axes: Axes, frame: pd.DataFrame, how: str) -> None:
     axes.set_xlim(
         0.0, float(frame["energy_high_j"].fillna(frame["energy_j"]).max()) * scale.factor * 1.18
     )
-    axes.set_xlabel(f"energy per inference ({how}) [{scale.unit}]")
+    axes.set_xlabel(f"energy per inference\n({how}) [{scale.unit}]")
     axes.set_ylabel("accuracy [%]")

@@ -18,6 +18,7 @@ from ttq_energy.reporting.plots.style import (
     annotate_value,
     legend_columns,
     modelled,
+    need,
     new_figure,
     style,
     variant_color,
@@ -43,6 +44,8 @@ def power_trace(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         frame: rows of ``tables.traces`` of one model, device and batch size.
         width: of the figure in inches.
     """
+    need(frame, "power_trace", "domain", "variant", "block", "t_s", "power_w", "provenance",
+         "valid", "invalid_reason")  # fmt: skip
     domains = list(dict.fromkeys(frame["domain"]))
     variants = sorted({str(v) for v in frame["variant"] if v}, key=variant_rank)
     with style():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ttq_energy.errors import InputError
 from ttq_energy.reporting.formatting import interval
 from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.plots.style import (
@@ -19,6 +20,7 @@ from ttq_energy.reporting.plots.style import (
     error_bar,
     legend_columns,
     modelled,
+    need,
     new_figure,
     style,
     variant_color,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 Row = tuple[str, int, str]
 """Model, batch size, variant."""
 
+_NEEDS = ("model", "batch_size", "baseline", "variant", "quantity", "ratio", "ratio_low",
+          "ratio_high", "provenance")  # fmt: skip
 _NAMES = {"gross_energy": "energy", "net_energy": "net energy", "latency": "latency"}
 
 
@@ -41,6 +45,7 @@ def ratios(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
             batch_size, baseline, variant, quantity, ratio, ratio_low, ratio_high, provenance.
         width: of the figure in inches.
     """
+    need(frame, "ratios", *_NEEDS)
     quantities = list(dict.fromkeys(frame["quantity"]))
     rows = list(
         dict.fromkeys(zip(frame["model"], frame["batch_size"], frame["variant"], strict=True))
@@ -134,10 +139,11 @@ def ratios_by_run(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         width: of the figure in inches.
 
     Raises:
-        ValueError: more than one provenance or quantity; they must not share an axis.
+        InputError: more than one provenance or quantity; they must not share an axis.
     """
+    need(frame, "ratios_by_run", "run", *_NEEDS)
     if len(frame[["provenance", "quantity"]].drop_duplicates()) > 1:
-        raise ValueError("ratios_by_run: expected one provenance and one quantity")
+        raise InputError("ratios_by_run: expected one provenance and one quantity")
     runs = list(dict.fromkeys(frame["run"]))
     rows = list(
         dict.fromkeys(zip(frame["model"], frame["batch_size"], frame["variant"], strict=True))

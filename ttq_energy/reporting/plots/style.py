@@ -7,15 +7,19 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ttq_energy.errors import InputError, nearest
 from ttq_energy.files import atomic_writer
 from ttq_energy.reporting.document import COLUMN_IN as COLUMN_IN
 from ttq_energy.reporting.document import PAGE_IN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FULL_IN = PAGE_IN
 """Width of a whole page's text, inches."""
@@ -122,6 +126,34 @@ def new_figure(
     return figure, list(axes.flat)
 
 
+def panels_abreast(count: int, width: float) -> int:
+    """How many panels stand beside each other in a figure of that width in inches."""
+    if width <= 5 or count < 2:
+        return 1
+    return 3 if count > 4 else 2
+
+
+def need(frame: pd.DataFrame, plot: str, *columns: str) -> None:
+    """Check what a plot is given.
+
+    Raises:
+        InputError: not a DataFrame, no rows, or a column is missing or holds no numbers.
+    """
+    if not hasattr(frame, "columns"):
+        raise InputError(f"{plot}: expected a DataFrame, got {type(frame).__name__}")
+    for column in columns:
+        if column not in frame.columns:
+            close = nearest(column, map(str, frame.columns))
+            hint = f"; there is '{close}'" if close else ""
+            raise InputError(f"{plot}: the column '{column}' is missing{hint}")
+        if column.endswith(("_j", "_s", "_w", "_bytes")) or column.startswith(("ratio", "accuracy")):
+            kind = frame[column].dtype
+            if kind.kind not in "iuf" and not frame[column].isna().all():
+                raise InputError(f"{plot}: the column '{column}' holds {kind}, expected numbers")
+    if not len(frame):
+        raise InputError(f"{plot}: the table has no rows")
+
+
 def variant_color(variant: str) -> str:
     """The colour of a variant, the same in every plot of every run."""
     return _KNOWN.get(variant) or _OTHERS[_hash(variant) % len(_OTHERS)]
@@ -208,9 +240,12 @@ def error_bar(axes: Axes, x: float, y: float, *, low: float, high: float, **opti
 
 def svg_text(figure: Figure) -> str:
     """The figure as SVG, the same for the same figure; text as paths, so that no font is needed."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     stream = io.StringIO()
     with style():
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        # Not savefig: it draws everything a second time, only to lay it out.
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 
 

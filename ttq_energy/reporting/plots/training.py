@@ -18,6 +18,7 @@ from ttq_energy.reporting.plots.style import (
     error_bar,
     legend_columns,
     modelled,
+    need,
     new_figure,
     style,
     variant_color,
@@ -37,6 +38,7 @@ def curves(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         frame: rows of ``tables.training_curves`` of one model.
         width: of the figure in inches.
     """
+    need(frame, "curves", "variant", "epoch", "loss", "accuracy")
     shape = (1, 2) if width > 5 else (2, 1)
     with style():
         figure, (left, right) = new_figure(width, 2.0 * shape[0] + 0.2, *shape)
@@ -79,6 +81,7 @@ def accuracy_dots(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
         frame: rows of ``tables.accuracy`` or ``tables.ablation`` of one model.
         width: of the figure in inches.
     """
+    need(frame, "accuracy_dots", "variant", "accuracy", "accuracy_low", "accuracy_high")
     with style():
         figure, (axes,) = new_figure(width, 0.6 + 0.21 * len(frame))
         for place, row in enumerate(each_row(frame)):
@@ -115,6 +118,8 @@ def training_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
         frame: rows of ``tables.training_cost`` of one model.
         width: of the figure in inches.
     """
+    need(frame, "training_bars", "variant", "wall_s", "energy_j", "energy_low_j", "energy_high_j",
+         "provenance")  # fmt: skip
     columns = [("wall_s", "", "s", "training time (timed)")]
     if frame["energy_j"].notna().any():
         how = ", ".join(dict.fromkeys(p for p in frame["provenance"] if p))

@@ -149,9 +149,10 @@ def ratio_range(variant: pd.DataFrame, base: pd.DataFrame) -> tuple[float, float
     The extremes of a quotient of linear functions lie at the corners of the box.
     """
     shared, alone_v, alone_b = [], [0.0, 0.0], [0.0, 0.0]
-    for name in dict.fromkeys([*variant.index, *base.index]):
-        v = _triple(variant, name)
-        b = _triple(base, name)
+    of_variant, of_base = _triples(variant), _triples(base)
+    for name in dict.fromkeys([*of_variant, *of_base]):
+        v = of_variant.get(name, (0.0, 0.0, 0.0))
+        b = of_base.get(name, (0.0, 0.0, 0.0))
         if name not in _OWN_CIRCUITS and _same_spread(v, b):
             shared.append(((v[1], b[1]), (v[2], b[2])))
             continue
@@ -166,11 +167,14 @@ def ratio_range(variant: pd.DataFrame, base: pd.DataFrame) -> tuple[float, float
     return min(lows), max(highs)
 
 
-def _triple(frame: pd.DataFrame, name: Any) -> tuple[float, float, float]:
-    if name not in frame.index:
-        return 0.0, 0.0, 0.0
-    value, low, high = (float(x) for x in frame.loc[name, _RANGE])
-    return value, (low if low == low else value), (high if high == high else value)
+def _triples(frame: pd.DataFrame) -> dict[Any, tuple[float, float, float]]:
+    """Each component's energy and its range; where there is none, the value for both ends."""
+    return {
+        name: (value, low if low == low else value, high if high == high else value)
+        for name, (value, low, high) in zip(
+            frame.index, frame[_RANGE].to_numpy(float).tolist(), strict=True
+        )
+    }
 
 
 def _same_spread(v: tuple[float, ...], b: tuple[float, ...]) -> bool:

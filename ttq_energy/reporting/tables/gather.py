@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ttq_energy.run import Run
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Runs = Run | Sequence[Run]
+T = TypeVar("T")
 
 BASELINE = "fp32"
 TERNARY_TYPES = ("TTQ", "TWN")
@@ -58,6 +59,16 @@ def once(make: Callable[[Run], pd.DataFrame]) -> Callable[[Run], pd.DataFrame]:
     return made
 
 
+def remembered(run: Run, name: str, make: Callable[[], T]) -> T:
+    """What ``make`` gives, made once for a :class:`Snapshot`; not to be changed by its users."""
+    if not isinstance(run, Snapshot):
+        return make()
+    if name not in run.derived:
+        run.derived[name] = make()
+    found: T = run.derived[name]
+    return found
+
+
 def as_list(runs: Runs) -> list[Run]:
     return [runs] if isinstance(runs, Run) else list(runs)
 
@@ -91,6 +102,10 @@ def gather(runs: Runs, read: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
 
 def baseline_of(run: Run) -> str:
     """What the run divides by: ``fp32``, or what its comparisons name, or its first variant."""
+    return remembered(run, "baseline", lambda: _baseline(run))
+
+
+def _baseline(run: Run) -> str:
     names = _variant_names(run)
     compared = [str(name) for name in run.comparisons["baseline"].unique()]
     if BASELINE in names or not (compared or names):
@@ -105,6 +120,10 @@ def variant_order(run: Run) -> list[str]:
 
 
 def _variant_names(run: Run) -> list[str]:
+    return remembered(run, "variant names", lambda: _find_variant_names(run))
+
+
+def _find_variant_names(run: Run) -> list[str]:
     names = list(run.manifest.get("variants") or {})
     for table in ("measurements", "training", "estimates", "layers"):
         names += [str(v) for v in run.tables[table]["variant"].unique()]

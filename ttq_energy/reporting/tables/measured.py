@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ttq_energy.reporting.tables.gather import Runs, gather, in_order, once
+from ttq_energy.reporting.tables.gather import Runs, gather, in_order, once, remembered
 from ttq_energy.run import Run
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ def mean_interval(values: NDArray[np.float64], own_half_width: float = 0.0) -> t
     are added as squares: the sensor's share is systematic and does not shrink with more blocks.
     """
     import numpy as np
-    from scipy import stats
+    from scipy import special
 
     mean, count = float(np.mean(values)), len(values)
     spread = (
-        float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+        float(special.stdtrit(count - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(count))
         if count > 1
         else 0.0
     )
@@ -51,20 +52,26 @@ def energy(runs: Runs) -> pd.DataFrame:
 
 @once
 def _energy(run: Run) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
     frame = run.measurements
-    frame = frame[frame["energy_j"].notna() & (frame["inferences"] > 0)]
+    frame = frame[frame["energy_j"].notna() & (frame["inferences"] > 0)].reset_index(drop=True)
+    numbers = {name: frame[name].to_numpy(float) for name in _BLOCK_NUMBERS}
+    # A figure that is not finite cannot be one of a valid block, whatever the file says.
+    valid = frame["valid"].fillna(False).to_numpy(bool) & np.isfinite(numbers["energy_j"])
+    kernels, meters = frame["kernel"].to_numpy(object), frame["meter"].to_numpy(object)
+    keys = [*_PLACE, "domain", "variant", "provenance"]
     rows = []
-    for key, group in frame.groupby([*_PLACE, "domain", "variant", "provenance"], sort=False):
-        good = group[group["valid"].fillna(False).astype(bool)]
+    for key, places in frame.groupby(keys, sort=False).indices.items():
+        good = places[valid[places]]
         row = dict(
-            zip([*_PLACE, "domain", "variant", "provenance"], key, strict=True),
-            **_energy_of(good),
+            zip(keys, key, strict=True),
+            **_energy_of({name: column[good] for name, column in numbers.items()}),
             blocks=len(good),
-            blocks_left_out=len(group) - len(good),
-            kernel=_first(group["kernel"]),
-            meter=_first(group["meter"]),
+            blocks_left_out=len(places) - len(good),
+            kernel=_first(kernels[places]),
+            meter=_first(meters[places]),
         )
         rows.append(row)
     columns = [*_PLACE, "domain", "variant", "provenance", *_ENERGY, "blocks", "blocks_left_out"]
@@ -72,17 +79,19 @@ def _energy(run: Run) -> pd.DataFrame:
     return in_order(table, run, ["model", "device", "batch_size", "domain", "variant"])
 
 
+_BLOCK_NUMBERS = ["inferences", "duration_s", "energy_j", "energy_low_j", "energy_high_j"]
+_BLOCK_NUMBERS += ["net_energy_j", "idle_power_low_w", "idle_power_high_w"]
 _ENERGY = [f"{kind}energy_{end}" for kind in ("", "net_") for end in ("j", "low_j", "high_j")]
 
 
-def _energy_of(good: pd.DataFrame) -> dict[str, float]:
-    if good.empty:
+def _energy_of(good: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Of the valid blocks' columns."""
+    each = good["inferences"]
+    if not len(each):
         return dict.fromkeys(_ENERGY, math.nan)
-    each = good["inferences"].to_numpy(float)
-    half = (good["energy_high_j"] - good["energy_low_j"]).to_numpy(float) / 2 / each
-    own = float(half.mean()) if len(half) else 0.0
-    gross = mean_interval(good["energy_j"].to_numpy(float) / each, own)
-    net_blocks = good["net_energy_j"].to_numpy(float) / each
+    own = _mean_known((good["energy_high_j"] - good["energy_low_j"]) / 2 / each)
+    gross = mean_interval(good["energy_j"] / each, own)
+    net_blocks = good["net_energy_j"] / each
     net = (
         mean_interval(net_blocks, math.hypot(own, _idle_half_width(good)))
         if all(math.isfinite(x) for x in net_blocks)
@@ -91,14 +100,16 @@ def _energy_of(good: pd.DataFrame) -> dict[str, float]:
     return dict(zip(_ENERGY, (*gross, *net), strict=True))
 
 
-def _idle_half_width(good: pd.DataFrame) -> float:
+def _idle_half_width(good: Mapping[str, NDArray[np.float64]]) -> float:
     """Half the width that the idle power's interval leaves to the net energy of one inference."""
-    if "idle_power_low_w" not in good:
-        return 0.0
-    width = (good["idle_power_high_w"] - good["idle_power_low_w"]).to_numpy(float) / 2
-    each = good["duration_s"].to_numpy(float) / good["inferences"].to_numpy(float)
-    half = float((width * each).mean())
-    return half if math.isfinite(half) else 0.0
+    width = (good["idle_power_high_w"] - good["idle_power_low_w"]) / 2
+    return _mean_known(width * good["duration_s"] / good["inferences"])
+
+
+def _mean_known(values: NDArray[np.float64]) -> float:
+    """Mean of the finite values; 0 where there are none."""
+    known = [x for x in values.tolist() if math.isfinite(x)]
+    return sum(known) / len(known) if known else 0.0
 
 
 def latency(runs: Runs) -> pd.DataFrame:
@@ -142,6 +153,10 @@ def main_domains(run: Run) -> dict[tuple[Any, ...], str]:
     It is the whole where the run has one ("total", "machine", "system"), else the domain that
     took the most energy.
     """
+    return remembered(run, "main domains", lambda: _main_domains(run))
+
+
+def _main_domains(run: Run) -> dict[tuple[Any, ...], str]:
     table = _energy(run)
     chosen: dict[tuple[Any, ...], str] = {}
     for key, group in table.groupby([*_PLACE, "provenance"], sort=False):
@@ -208,6 +223,5 @@ def _traces(run: Run) -> pd.DataFrame:
     return joined.reset_index(drop=True)
 
 
-def _first(column: pd.Series) -> str:
-    texts = [str(x) for x in column.unique() if str(x)]
-    return "; ".join(texts)
+def _first(column: Iterable[object]) -> str:
+    return "; ".join(dict.fromkeys(str(x) for x in column if x == x and str(x)))

@@ -56,12 +56,12 @@ def _accuracy(run: Run) -> pd.DataFrame:
 
 
 def _over_seeds(group: pd.DataFrame) -> dict[str, Any]:
-    from scipy import stats
+    from scipy import special
 
     values = group["accuracy"].to_numpy(float)
     mean, count = float(values.mean()), len(values)
     spread = (
-        float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count))
+        float(special.stdtrit(count - 1, 0.975) * values.std(ddof=1) / math.sqrt(count))
         if count > 1
         else 0.0
     )
