@@ -63,6 +63,21 @@ class FineTuneSpec:
 
 
 @dataclass(frozen=True)
+class ParameterGroupSpec:
+    """Settings of some layers that differ from the training's.
+
+    Attributes:
+        layers: the layers' names, with ``*`` and ``?`` for what varies ("classifier.*").
+        weight_decay: None takes the training's.
+        learning_rate_factor: multiplies the learning rate of each step.
+    """
+
+    layers: str
+    weight_decay: float | None = setting(None, low=0.0)
+    learning_rate_factor: float = setting(1.0, low=0.0)
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
     """Optimizer, schedule and selection rule.
 
@@ -70,7 +85,9 @@ class TrainingSpec:
         epochs: of full-precision training.
         select: which epoch's weights and accuracy are reported: the last, or the best on the test
             set (optimistic; the report says so).
+        epsilon: of Adam and AdamW; None takes torch's.
         scale_weight_decay: whether weight decay also acts on learned scales (Wp, Wn).
+        parameter_groups: layers with settings of their own; the first that matches counts.
         fine_tune: of each quantized variant, from the full-precision weights.
     """
 
@@ -82,6 +99,8 @@ class TrainingSpec:
     nesterov: bool = False
     weight_decay: float = setting(1e-4, low=0.0)
     scale_weight_decay: bool = False
+    epsilon: float | None = setting(None, above=0.0)
+    parameter_groups: tuple[ParameterGroupSpec, ...] = ()
     schedule: str = setting("cosine", choices=("cosine", "step", "linear", "constant"))
     milestones: tuple[int, ...] = setting((), low=0)
     gamma: float = setting(0.1, above=0.0, high=1.0)
@@ -92,6 +111,10 @@ class TrainingSpec:
     compile: bool = False
     select: str = setting("last", choices=("last", "best"))
     fine_tune: FineTuneSpec = setting(factory=FineTuneSpec)
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and self.optimizer == "sgd":
+            raise InputError("epsilon: goes with the optimizers adam and adamw, not with sgd")
 
 
 @dataclass(frozen=True)

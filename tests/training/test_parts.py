@@ -10,11 +10,11 @@ from torch import nn
 
 import ttq_energy as te
 from ttq_energy.errors import InputError
-from ttq_energy.study import FineTuneSpec, TrainingSpec
+from ttq_energy.study import FineTuneSpec, ParameterGroupSpec, TrainingSpec
 from ttq_energy.training import load_weights, save_weights, wilson_interval
 from ttq_energy.training.cost import Cost, over_hosts
 from ttq_energy.training.distributed import Processes
-from ttq_energy.training.optimization import Schedule, effective_spec, make_optimizer
+from ttq_energy.training.optimization import Schedule, effective_spec, make_optimizer, set_rate
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (355, 360), (1, 2), (97, 100)])
@@ -44,6 +44,43 @@ def test_weight_decay_acts_on_weights_and_on_scales_only_if_asked(scale_weight_d
     weights = {"0.weight", "2.parametrizations.weight.original"}
     assert names == weights | (scales if scale_weight_decay else set())
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_layers_can_have_a_decay_and_a_rate_of_their_own():
+    model = nn.ModuleDict({"features": nn.Conv2d(1, 4, 3), "classifier": nn.Linear(4, 4)})
+    te.prepare_(model, te.TTQ(), skip=["features"])
+    spec = TrainingSpec(
+        optimizer="adam",
+        epsilon=1e-5,
+        weight_decay=0.5,
+        scale_weight_decay=True,
+        parameter_groups=(
+            ParameterGroupSpec("features*", weight_decay=0.0, learning_rate_factor=0.1),
+        ),
+    )
+    optimizer = make_optimizer(model, spec)
+    set_rate(optimizer, 2.0)
+    own = {
+        name: (group["weight_decay"], group["lr"], group["eps"])
+        for group in optimizer.param_groups
+        for name, parameter in model.named_parameters()
+        if any(parameter is p for p in group["params"])
+    }
+    weight = "classifier.parametrizations.weight"
+    assert own["features.weight"] == (0.0, 0.2, 1e-5)
+    assert own[f"{weight}.original"] == own[f"{weight}.0.w_pos"] == (0.5, 2.0, 1e-5)
+    assert own["classifier.bias"] == (0.0, 2.0, 1e-5)
+
+
+def test_a_group_that_names_no_layer_says_the_nearest():
+    spec = TrainingSpec(parameter_groups=(ParameterGroupSpec("clasifier"),))
+    with pytest.raises(InputError, match=r"parameter_groups.*did you mean 'classifier'"):
+        make_optimizer(nn.ModuleDict({"classifier": nn.Linear(2, 2)}), spec)
+
+
+def test_epsilon_goes_with_adam():
+    with pytest.raises(InputError, match="epsilon"):
+        TrainingSpec(optimizer="sgd", epsilon=1e-5)
 
 
 def rates(steps=10, **settings):

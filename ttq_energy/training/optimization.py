@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
+from ttq_energy.errors import unknown_name
 from ttq_energy.quantization.quantizer import Quantizer
 from ttq_energy.study import TrainingSpec
+
+RATE_FACTOR = "rate_factor"
+"""Of an optimizer's parameter group: multiplies the learning rate."""
 
 
 def effective_spec(spec: TrainingSpec, fine_tune: bool) -> TrainingSpec:
@@ -24,34 +30,57 @@ def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimize
     """The optimizer over a model's trainable parameters.
 
     Weight decay acts on weights (two dimensions or more): neither on biases and normalization nor,
-    unless ``scale_weight_decay``, on learned scales.
+    unless ``scale_weight_decay``, on learned scales. ``parameter_groups`` change it, and the rate,
+    of the layers that they name.
+
+    Raises:
+        InputError: a parameter group names no layer of the model.
     """
-    scales = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, Quantizer)
-        for parameter in module.parameters()
-    }
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            continue
-        is_scale = id(parameter) in scales
-        decays = spec.scale_weight_decay if is_scale else parameter.ndim >= 2
-        (decayed if decays else others).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": spec.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = _groups(model, spec)
     rate = spec.learning_rate
     if spec.optimizer == "sgd":
         return torch.optim.SGD(
             groups, lr=rate, momentum=spec.momentum, nesterov=spec.nesterov and spec.momentum > 0
         )
     kind = torch.optim.Adam if spec.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate)
+    options = {} if spec.epsilon is None else {"eps": spec.epsilon}
+    return kind(groups, lr=rate, **options)  # type: ignore[arg-type]
+
+
+def _groups(model: nn.Module, spec: TrainingSpec) -> list[dict[str, Any]]:
+    """torch's parameter groups: one for each decay and rate that occurs."""
+    scales = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, Quantizer)
+        for parameter in module.parameters()
+    }
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    layers = {name: _layer_of(name) for name, _ in named}
+    for own in spec.parameter_groups:
+        if not any(fnmatchcase(layer, own.layers) for layer in layers.values()):
+            raise unknown_name("layers", own.layers, layers.values(), "training.parameter_groups")
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        decay, factor = spec.weight_decay, 1.0
+        for own in spec.parameter_groups:
+            if fnmatchcase(layers[name], own.layers):
+                decay = decay if own.weight_decay is None else own.weight_decay
+                factor = own.learning_rate_factor
+                break
+        is_scale = id(parameter) in scales
+        decays = spec.scale_weight_decay if is_scale else parameter.ndim >= 2
+        found.setdefault((decay if decays else 0.0, factor), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, RATE_FACTOR: factor}
+        for (decay, factor), parameters in found.items()
+    ]
+
+
+def _layer_of(parameter: str) -> str:
+    """The layer that a parameter belongs to, also where a parametrization holds it."""
+    path, _, _ = parameter.partition(".parametrizations.")
+    return path if path != parameter else parameter.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -95,6 +124,6 @@ class Schedule:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group of an optimizer the same learning rate."""
+    """Give every group of an optimizer the learning rate, times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group[RATE_FACTOR]
