@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.measurement.counters import counter_energy
 from ttq_energy.measurement.energy import DomainEnergy, Energy, combine, unresolved
-from ttq_energy.measurement.nvidia_sensors import nvml_sensor
 from ttq_energy.measurement.polling import TRACE_S, Series, read_safely
 from ttq_energy.measurement.power_energy import PEAK_LOAD, energy_from_power, spread_half_j
 from ttq_energy.measurement.power_sensor import Sensor, sensor_of
@@ -286,6 +285,14 @@ class EnergyMonitor:
         """Longest update period of any domain; 0 without sensors."""
         return max((d.update_period_s for d, _ in self._domains.values()), default=0.0)
 
+    def power_sensors(self) -> dict[str, Sensor]:
+        """The power sensor behind each domain that rests on one: sampled, or a GPU's counter."""
+        return {
+            name: self._sensor(domain)
+            for name, (domain, _) in self._domains.items()
+            if domain.provenance is Provenance.INTEGRATED or domain.hardware
+        }
+
     def power_trace(
         self, domain: str, start_s: float, end_s: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -361,7 +368,7 @@ class EnergyMonitor:
         peak = float(power.max()) if power.size else 0.0
         still = _longest_still_s(self._series(domain.name), window.start_s, window.end_s)
         energy = counter_energy(domain, meter, first, last, window.duration_s, peak, still)
-        if domain.component == "gpu" and domain.hardware:
+        if domain.hardware:
             energy = _with_gain_spread(energy, domain, peak)
         return energy
 
@@ -406,7 +413,7 @@ def _with_gain_spread(energy: DomainEnergy, domain: Domain, peak_w: float) -> Do
     """A GPU's energy counter sums what its power sensor reads: it has the sensor's gain."""
     if energy.energy_j is None or energy.relative_low_j is None or energy.duration_s <= 0:
         return energy
-    sensor = nvml_sensor(domain.hardware, domain.driver or None)
+    sensor = sensor_of(domain)
     mean_w = energy.energy_j / energy.duration_s
     full_power = sensor.full_power_w or max(peak_w, mean_w) / PEAK_LOAD
     edges = energy.energy_j - energy.relative_low_j

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from array import array
@@ -79,6 +80,17 @@ class Rate:
         )
         return max(wanted, FASTEST_S, cost)
 
+    def next_s(self) -> float:
+        """How long to wait for the next poll.
+
+        Polls that come slower than the sensor's updates miss some. Their distance is then made
+        uneven, so that they do not fall in step with a load that repeats.
+        """
+        interval = self.interval_s
+        if self._sampled and interval > self.update_period_s:
+            return interval * random.uniform(0.5, 1.5)
+        return interval
+
     def saw(self, readings: Sequence[Reading], cost_s: float, elapsed_s: float) -> None:
         """Learn from one poll: its readings, its CPU time and the time since the one before."""
         self._polls += 1
@@ -141,5 +153,5 @@ def poll(
             before_s, spent_s = spent_s, time.thread_time()  # waking up costs more than most reads
             rates[index].saw(readings, spent_s - before_s, now - last[index])
             last[index] = now
-            due[index] = max(due[index] + rates[index].interval_s, now)
+            due[index] = max(due[index] + rates[index].next_s(), now)
         stopped.wait(max(min(due) - time.monotonic(), 0.0002))

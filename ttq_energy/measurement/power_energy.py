@@ -23,6 +23,12 @@ ratio to the external meter moved by 0.2 % between windows of one recording (arX
 WITHIN_UPDATE = 0.7
 """Error at a window's end, as share of the power's change from update to update times the period;
 set so that intervals hold for square waves of 20 ms to 1 s (``tests/measurement``)."""
+FASTER = 0.7
+"""Share of the expected update period below which the readings' own period is believed."""
+FEWEST_CHANGES = 20
+UNSEEN_MODEL_ERROR = 0.1
+LONG_AVERAGE = 4.0
+"""Update periods from which an average counts as long."""
 PEAK_LOAD = 0.75
 """Share of its full power that a board of unknown full power is taken to reach at its peak."""
 
@@ -95,7 +101,9 @@ def energy_from_power(
     t, p = clean_samples(t_s, power_w)
     if sensor is None:
         sensor = generic_sensor(_update_period(t, p))
+    sensor = _as_seen(sensor, t, p)
     updates = find_updates(t, p, sensor.update_period_s)
+    sensor = _not_averaged(sensor, updates)
     sensor = _as_polled(sensor, t)
     holes = _holes(updates, start_s, end_s, sensor)
     unsampled = sum(high - low for low, high in holes)
@@ -126,6 +134,38 @@ def energy_from_power(
         sensor=sensor,
         full_power_w=full_power,
     )
+
+
+def _as_seen(sensor: Sensor, t: FloatArray, p: FloatArray) -> Sensor:
+    """The sensor with the update period of the readings where that is clearly the shorter one.
+
+    Boards of one family differ, and a driver may refresh faster than the one that was measured. A
+    longer time between changes proves nothing: a steady power shows the same value again.
+    """
+    changes = t[1:][np.diff(p) != 0]
+    if changes.size < FEWEST_CHANGES:
+        return sensor
+    period = max(float(np.median(np.diff(changes))), float(np.median(np.diff(t))))
+    if period >= FASTER * sensor.update_period_s:
+        return sensor
+    share = period / sensor.update_period_s
+    one_period = sensor.kernel == "boxcar" and sensor.window_s <= 1.5 * sensor.update_period_s
+    window_s = sensor.window_s * (share if one_period else 1.0)
+    error = max(sensor.model_error, UNSEEN_MODEL_ERROR)
+    return replace(sensor, update_period_s=period, window_s=window_s, model_error=error)
+
+
+def _not_averaged(sensor: Sensor, updates: Updates) -> Sensor:
+    """A board that is not recognised, without its supposed long average where readings refute it.
+
+    From one update to the next an average over many periods moves by little of the power's range.
+    """
+    if sensor.known or sensor.window_s < LONG_AVERAGE * sensor.update_period_s:
+        return sensor
+    moved = np.abs(np.diff(updates.power_w))
+    if moved.size < FEWEST_CHANGES or moved.max() <= 0.5 * np.ptp(updates.power_w):
+        return sensor
+    return replace(sensor, window_s=sensor.update_period_s)
 
 
 def _as_polled(sensor: Sensor, t: FloatArray) -> Sensor:

@@ -85,11 +85,14 @@ class Sensor:
 
 
 def sensor_of(domain: Domain) -> Sensor:
-    """The sensor of a meter's domain: an NVIDIA board by its name, else one of its period."""
-    if domain.hardware and domain.reading:
+    """The sensor of a meter's domain: an NVIDIA board by its name, else one of its period.
+
+    A board's energy counter sums what its latest samples show.
+    """
+    if domain.hardware and (domain.reading or domain.driver):
         from ttq_energy.measurement.nvidia_sensors import nvml_sensor
 
-        reading = domain.reading.removeprefix("module.")
+        reading = domain.reading.removeprefix("module.") or "power.draw.instant"
         return nvml_sensor(domain.hardware, domain.driver or None, reading)
     return generic_sensor(domain.update_period_s, domain.name)
 

@@ -303,6 +303,7 @@ class _Session:
             inferences=calls * workload.inferences_per_call,
             window=window,
             around=around,
+            calls=calls,
         )
         self.blocks.append(block)
         if window.duration_s < self.block_s:
@@ -386,7 +387,13 @@ class _Session:
             if domain.provenance is not Provenance.MODELLED
         }
         return measurement_rows(
-            self.blocks, self.head, self.idle, self.idle_around, self.machine.cores, shortest
+            self.blocks,
+            self.head,
+            self.idle,
+            self.idle_around,
+            self.machine.cores,
+            shortest,
+            self.monitor.power_sensors(),
         )
 
     def result(self) -> ProtocolResult:

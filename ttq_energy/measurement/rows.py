@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ttq_energy.measurement.aliasing import in_step
 from ttq_energy.measurement.comparisons import NO_DOMAIN, TIMED
 from ttq_energy.measurement.energy import DomainEnergy, Energy, headline_domains
 from ttq_energy.measurement.idle import IdlePower, IdleWindow, idle_power
 from ttq_energy.measurement.monitor import EnergyMonitor, Window
+from ttq_energy.measurement.power_sensor import Sensor
 from ttq_energy.measurement.validity import (
     SENSOR,
     Surroundings,
@@ -37,6 +39,15 @@ class Block:
     inferences: int
     window: Window
     around: Surroundings
+    calls: int = 1
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What a block must be for each domain's sensor; see :func:`measurement_rows`."""
+
+    shortest_s: Mapping[str, float]
+    sensors: Mapping[str, Sensor]
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ def measurement_rows(
     idle_around: Sequence[Surroundings],
     cores: int,
     shortest_s: Mapping[str, float] | None = None,
+    sensors: Mapping[str, Sensor] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per block and domain, with every gate applied.
 
@@ -73,6 +85,7 @@ def measurement_rows(
         idle_around: what was seen around them.
         cores: of the machine.
         shortest_s: how long a block must be for each domain's sensor, by domain.
+        sensors: the power sensors, by domain, that might be in step with the calls.
     """
     others = [a.other_cores for a in idle_around if not math.isnan(a.other_cores)]
     usual = statistics.median(others) if others else math.nan
@@ -87,7 +100,8 @@ def measurement_rows(
             clocks_mhz=clocks[block.variant],
             cores=cores,
         )
-        rows.extend({**head, **row} for row in _block_rows(block, problems, idle, shortest_s or {}))
+        limits = _Limits(shortest_s or {}, sensors or {})
+        rows.extend({**head, **row} for row in _block_rows(block, problems, idle, limits))
     return rows
 
 
@@ -95,7 +109,7 @@ def _block_rows(
     block: Block,
     problems: Sequence[str],
     idle: Sequence[IdleWindow],
-    shortest_s: Mapping[str, float],
+    limits: _Limits,
 ) -> list[dict[str, Any]]:
     energy = block.window.energy
     common = {
@@ -125,14 +139,14 @@ def _block_rows(
     differing = disagreements(energy)
     rows = []
     for domain in energy.domains.values():
-        own = [*problems, *_domain_problems(domain, differing, block.around, shortest_s)]
+        own = [*problems, *_domain_problems(domain, differing, block, limits)]
         power = idle_power(idle, domain.domain, middle)
         rows.append({**common, **_energy_cells(domain, power, own)})
     parts = total_domains(energy)
     if parts:
         total_problems = list(problems)
         for part in parts:
-            reasons = _domain_problems(part, differing, block.around, shortest_s)
+            reasons = _domain_problems(part, differing, block, limits)
             total_problems += [f"{SENSOR}{part.domain}: {r.removeprefix(SENSOR)}" for r in reasons]
         powers = [idle_power(idle, part.domain, middle) for part in parts]
         rows.append({**common, **_total_cells(energy, parts, powers, total_problems)})
@@ -142,17 +156,21 @@ def _block_rows(
 def _domain_problems(
     domain: DomainEnergy,
     differing: Mapping[str, str],
-    around: Surroundings,
-    shortest_s: Mapping[str, float],
+    block: Block,
+    limits: _Limits,
 ) -> list[str]:
     reasons = [f"{SENSOR}{domain.reason}"] if domain.reason else []
-    shortest = shortest_s.get(domain.domain, 0.0)
+    shortest = limits.shortest_s.get(domain.domain, 0.0)
     if domain.energy_j is not None and domain.duration_s < shortest:
         reasons.append(
             f"{SENSOR}the block of {domain.duration_s:.3g} s is shorter than {shortest:.3g} s, "
             f"20 of the sensor's update periods"
         )
-    reasons += [f"{SENSOR}{reason}" for reason in device_problems(around, domain.domain)]
+    sensor = limits.sensors.get(domain.domain)
+    if domain.energy_j is not None and sensor is not None:
+        step = in_step(domain.duration_s / block.calls, domain.duration_s, sensor)
+        reasons += [f"{SENSOR}{step}"] if step else []
+    reasons += [f"{SENSOR}{reason}" for reason in device_problems(block.around, domain.domain)]
     if domain.domain in differing:
         reasons.append(f"{SENSOR}{differing[domain.domain]}")
     return reasons

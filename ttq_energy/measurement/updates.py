@@ -30,6 +30,34 @@ class Updates:
     last_s: float
 
 
+ABSENT = {"", "n/a", "na", "nan", "not supported", "unknown error", "none"}
+"""What logs of nvidia-smi hold where there is no value, brackets left out."""
+
+
+def _numbers(values: ArrayLike, name: str) -> FloatArray:
+    """As float64; in text, as logs hold it, units are left out and absent values are NaN.
+
+    Raises:
+        InputError: a text that is neither a number nor a known word for none.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        cells = np.asarray(values, dtype=object)
+    numbers = [_number(cell, f"{name}[{place}]") for place, cell in enumerate(cells.ravel())]
+    return np.array(numbers, dtype=np.float64).reshape(cells.shape)
+
+
+def _number(cell: object, where: str) -> float:
+    text = str(cell).strip().strip("[]").lower()
+    if text in ABSENT:
+        return float("nan")
+    try:
+        return float(text.removesuffix("w").removesuffix("s").strip())
+    except ValueError:
+        raise InputError(f"{where}: expected a number, got {str(cell)!r}") from None
+
+
 def clean_samples(t_s: ArrayLike, power_w: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Samples in order of time, without those that are not finite; of equal times the last.
 
@@ -37,7 +65,7 @@ def clean_samples(t_s: ArrayLike, power_w: ArrayLike) -> tuple[FloatArray, Float
         InputError: arrays of unequal length or not one-dimensional, a negative power, or fewer
             than two usable samples.
     """
-    t, p = np.asarray(t_s, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
+    t, p = _numbers(t_s, "t_s"), _numbers(power_w, "power_w")
     if t.ndim != 1 or t.shape != p.shape:
         raise InputError(
             f"t_s and power_w: expected two arrays of equal length, got shapes {t.shape}, {p.shape}"
