@@ -11,7 +11,7 @@ import ttq_energy
 
 PACKAGE = Path(ttq_energy.__file__).parent
 ROWS = (
-    ("errors", "files", "strict_yaml", "records", "progress", "user_code"),
+    ("errors", "files", "strict_yaml", "records", "progress", "user_code", "payback"),
     ("study", "run", "variants", "environment", "meters", "kernels", "models", "datasets"),
     ("quantization", "measurement"),
     ("energy_model", "training"),
@@ -20,7 +20,16 @@ ROWS = (
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
-REPORTING_MAY_USE = {"errors", "files", "strict_yaml", "records", "progress", "study", "run"}
+REPORTING_MAY_USE = {
+    "errors",
+    "files",
+    "strict_yaml",
+    "records",
+    "progress",
+    "payback",
+    "study",
+    "run",
+}
 
 
 def imports(file: Path) -> set[str]:

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from ttq_energy.measurement.layers import LayerEnergy, layer_energy
     from ttq_energy.measurement.monitor import EnergyMonitor, Window
     from ttq_energy.measurement.nvidia_sensors import nvml_sensor
-    from ttq_energy.measurement.payback import (
-        Interval,
-        break_even_inferences,
-        energy_per_correct,
-    )
     from ttq_energy.measurement.power_energy import (
         EnergyRatio,
         PowerEnergy,
@@ -33,12 +28,17 @@ if TYPE_CHECKING:
         run_protocol,
     )
     from ttq_energy.measurement.statistics import Comparison, compare
+    from ttq_energy.payback import (
+        Interval,
+        break_even_inferences,
+        energy_per_correct,
+    )
 
 _HOMES = {
-    "Interval": "payback",
+    "Interval": ".payback",
     "LayerEnergy": "layers",
-    "break_even_inferences": "payback",
-    "energy_per_correct": "payback",
+    "break_even_inferences": ".payback",
+    "energy_per_correct": ".payback",
     "layer_energy": "layers",
     "Comparison": "statistics",
     "DomainEnergy": "energy",
@@ -90,7 +90,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ttq_energy.measurement' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"ttq_energy.measurement.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 

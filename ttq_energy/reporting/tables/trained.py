@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from ttq_energy.payback import break_even_inferences
 from ttq_energy.reporting.tables.gather import (
     BASELINE,
     Runs,
@@ -230,12 +231,14 @@ def _break_even(
             return {**empty, "why_not": "full precision's training energy is not known alike"}
         opposite = [base["energy_j"], base["energy_high_j"], base["energy_low_j"]]
         spent = [max(0.0, a - b) for a, b in zip(spent, opposite, strict=True)]
+    known = spent if all(map(math.isfinite, spent)) else [spent[0]] * 3
+    found = break_even_inferences(known, (mean, low, high))
     return {
         "batch_size": batch,
         "saving_j": mean,
-        "break_even_inferences": spent[0] / mean,
-        "break_even_low": spent[1] / high,
-        "break_even_high": spent[2] / low,
+        "break_even_inferences": found.value,
+        "break_even_low": found.low,
+        "break_even_high": found.high,
         "why_not": "",
     }
 
