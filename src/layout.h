@@ -1,7 +1,8 @@
 // How packed codes lie in memory, apart from the nibbles of kernels.h that every set can read.
 //
-// The wide layouts serve the full panels of 64 rows; the rows that remain (fewer than 64) follow
-// them as nibbles. 64 unused bytes end the whole, so that the kernels may read past the last code.
+// The wide layouts serve panels of 64 rows. A last panel of fewer rows is filled up with zeros where
+// that adds little to the whole; else its rows follow as nibbles. 64 unused bytes end the whole, so
+// that the kernels may read past the last code.
 //
 // Triples (float32 activations), 18 columns a group: panel [group][64 rows] of 32-bit words, bits
 // 0-4, 5-9, 10-14, 16-20, 21-25, 26-30 of which are six numbers below 27. The number c0 + 3 c1 +
@@ -31,6 +32,9 @@ inline int sextet_place(int row) {
   return 2 * (8 * lane + 4 * half + within) + odd;
 }
 
+// Panels that lie as the layout says; any rows after them are nibbles.
+int64_t wide_panels(Layout layout, int64_t rows, int64_t columns);
+
 // Bytes of a matrix in this layout.
 int64_t packed_bytes(Layout layout, int64_t rows, int64_t columns);
 
@@ -38,7 +42,7 @@ int64_t packed_bytes(Layout layout, int64_t rows, int64_t columns);
 Layout layout_of(int64_t bytes, int64_t rows, int64_t columns);
 
 // The layout that these kernels like best for a linear layer: a wide one where it is no larger
-// than nibbles by more than a 32nd and can be told from them by its length.
+// than nibbles by more than a 32nd (2.06 bits a code) and can be told from them by its length.
 Layout best_layout(const Kernels& kernels, int64_t rows, int64_t columns, bool quantized);
 
 // Pack int8 codes (rows, columns) in {-1, 0, 1}, and back.

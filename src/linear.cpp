@@ -214,12 +214,13 @@ void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int6
   }
 }
 
-// The rows of nibbles that follow the first `done`, which fill whole panels of a wide layout.
+// The rows of nibbles that follow the first `done`, which lie in wide panels.
 Weights rows_from(const Weights& weights, int64_t done) {
   Weights rest = weights;
   rest.layout = Layout::kNibbles;
-  rest.codes += packed_bytes(weights.layout, done, weights.columns) - kLayoutSlack;
   rest.rows -= done;
+  rest.codes += packed_bytes(weights.layout, weights.rows, weights.columns) - kLayoutSlack -
+                packed_bytes(Layout::kNibbles, rest.rows, weights.columns);
   rest.scale_pos += done;
   rest.scale_neg += done;
   if (rest.bias) rest.bias += done;
@@ -256,8 +257,9 @@ bool linear(const Kernels& kernels, const Weights& weights, const float* x, int6
   Weights nibbles = weights;
   if (weights.layout != Layout::kNibbles) {
     wide_linear(kernels, weights, x, count, residual, y, threads);
-    const int64_t done = weights.rows / kPanelRows * kPanelRows;
-    if (done == weights.rows) return true;
+    const int64_t done =
+        wide_panels(weights.layout, weights.rows, weights.columns) * kPanelRows;
+    if (done >= weights.rows) return true;
     nibbles = rows_from(weights, done);
     y += done;
     if (residual) residual += done;

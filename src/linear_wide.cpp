@@ -155,7 +155,7 @@ void for_blocks(int64_t count, int64_t panels, int threads, const Body& body) {
 
 void triples_linear(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
                     const float* residual, float* y, int threads) {
-  const int64_t panels = w.rows / kPanelRows;
+  const int64_t panels = wide_panels(w.layout, w.rows, w.columns);
   // One table serves all rows where they share their scales; else P and N are summed apart.
   const bool folded = uniform(w.scale_pos, w.rows) && uniform(w.scale_neg, w.rows);
   for_blocks<Triples>(count, panels, threads, [&](int64_t first, int inputs, int64_t begin,
@@ -168,19 +168,20 @@ void triples_linear(const Kernels& kernels, const Weights& w, const float* x, in
       for (int m = 0; m < inputs; m++) {
         const int64_t at = ((p - begin) * inputs + m) * kPanelRows, row = p * kPanelRows;
         const int64_t place = (first + m) * w.rows + row;
+        const int64_t width = std::min<int64_t>(kPanelRows, w.rows - row);
         float values[kPanelRows];
-        for (int r = 0; r < kPanelRows; r++)
+        for (int64_t r = 0; r < width; r++)
           values[r] = static_cast<float>(
               folded ? pos[at + r]
                      : w.scale_pos[row + r] * pos[at + r] + w.scale_neg[row + r] * neg[at + r]);
-        finish_rows(values, w, row, kPanelRows, residual ? residual + place : nullptr, y + place);
+        finish_rows(values, w, row, width, residual ? residual + place : nullptr, y + place);
       }
   });
 }
 
 void sextets_linear(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
                     const float* residual, float* y, int threads) {
-  const int64_t panels = w.rows / kPanelRows;
+  const int64_t panels = wide_panels(w.layout, w.rows, w.columns);
   const int32_t offset =
       static_cast<int32_t>(groups_of(w.columns, kSextetColumns)) * kSextetOffset;
   // Some rows at a time, so that their integers stay in the second-level cache.
@@ -203,12 +204,13 @@ void sextets_linear(const Kernels& kernels, const Weights& w, const float* x, in
           const int32_t* pos = totals + ((p - begin) * inputs + m) * 2 * kPanelRows;
           const int32_t* neg = pos + kPanelRows;
           const int64_t row = p * kPanelRows, place = (m0 + first + m) * w.rows + row;
+          const int64_t width = std::min<int64_t>(kPanelRows, w.rows - row);
           float values[kPanelRows];
-          for (int r = 0; r < kPanelRows; r++)
+          for (int64_t r = 0; r < width; r++)
             values[r] = scales[first + m] *
                         (w.scale_pos[row + r] * static_cast<float>(pos[r] - offset) -
                          w.scale_neg[row + r] * static_cast<float>(neg[r] - offset));
-          finish_rows(values, w, row, kPanelRows, residual ? residual + place : nullptr, y + place);
+          finish_rows(values, w, row, width, residual ? residual + place : nullptr, y + place);
         }
     });
   }

@@ -151,6 +151,9 @@ NB_MODULE(_native, m) {
   m.def("use", &use);
   m.def("active", [] { return std::string(kernels().name); });
   m.def("linear_bytes", &linear_bytes);
+  m.def("packed_bytes", [](int layout, int64_t rows, int64_t columns) {
+    return ttq::packed_bytes(static_cast<ttq::Layout>(layout), rows, columns);
+  });
   m.def("pack", &pack, Unlocked());
   m.def("unpack", &unpack, Unlocked());
   m.def("linear", &linear, Unlocked());

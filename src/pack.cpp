@@ -94,55 +94,69 @@ void unpack_sextets(const uint8_t* packed, int64_t groups, int8_t* row) {
   }
 }
 
-// A row's place in a panel of `width` rows and what lies there.
+int64_t columns_a_group(Layout layout) {
+  return layout == Layout::kTriples   ? kTripleColumns
+         : layout == Layout::kSextets ? kSextetColumns
+                                      : 4;
+}
+
+int64_t panel_bytes(Layout layout, int64_t columns, int64_t width) {
+  const int64_t groups = groups_of(columns, columns_a_group(layout));
+  return layout == Layout::kTriples   ? groups * kTripleBytes
+         : layout == Layout::kSextets ? groups * kSextetBytes
+                                      : groups * width;
+}
+
+// More than nibbles by at most a 32nd.
+bool small_enough(int64_t bytes, int64_t rows, int64_t columns) {
+  const int64_t nibbles = packed_bytes(Layout::kNibbles, rows, columns);
+  return bytes <= nibbles + nibbles / 32;
+}
+
 struct Panel {
   Layout layout;
-  int64_t groups, width;
-
-  Panel(Layout whole, int64_t columns, int64_t rows)
-      : layout(rows < kPanelRows ? Layout::kNibbles : whole), groups(0), width(rows) {
-    groups = groups_of(columns, columns_a_group());
-  }
-
-  int64_t columns_a_group() const {
-    return layout == Layout::kTriples   ? kTripleColumns
-           : layout == Layout::kSextets ? kSextetColumns
-                                        : 4;
-  }
-
-  int64_t bytes() const {
-    return layout == Layout::kTriples   ? groups * kTripleBytes
-           : layout == Layout::kSextets ? groups * kSextetBytes
-                                        : groups * width;
-  }
+  int64_t first, width;  // rows
+  int64_t groups;
+  int64_t begin, bytes;  // where it lies
 
   int64_t place(int row) const {
     return layout == Layout::kTriples ? 4 * row : layout == Layout::kSextets ? sextet_place(row) : row;
   }
 };
 
-// Calls body(panel, first row, its bytes) for every panel.
+// Calls body(panel) for every panel of a matrix.
 template <class Body>
 void for_panels(Layout layout, int64_t rows, int64_t columns, int threads, const Body& body) {
-  const int64_t full_bytes = Panel(layout, columns, kPanelRows).bytes();
+  const int64_t wide = wide_panels(layout, rows, columns);
+  const int64_t full_bytes = panel_bytes(layout, columns, kPanelRows);
   parallel_for(groups_of(rows, kPanelRows), threads, [&](int64_t p) {
-    const int64_t first = p * kPanelRows;
-    body(Panel(layout, columns, std::min<int64_t>(kPanelRows, rows - first)), first,
-         p * full_bytes);
+    const Layout own = p < wide ? layout : Layout::kNibbles;
+    const int64_t first = p * kPanelRows, width = std::min<int64_t>(kPanelRows, rows - first);
+    body(Panel{own, first, width, groups_of(columns, columns_a_group(own)), p * full_bytes,
+               panel_bytes(own, columns, width)});
   });
 }
 
 }  // namespace
 
+int64_t wide_panels(Layout layout, int64_t rows, int64_t columns) {
+  if (layout == Layout::kNibbles) return 0;
+  const int64_t all = groups_of(rows, kPanelRows);
+  const int64_t filled = all * panel_bytes(layout, columns, kPanelRows) + kLayoutSlack;
+  return small_enough(filled, rows, columns) ? all : rows / kPanelRows;
+}
+
 int64_t packed_bytes(Layout layout, int64_t rows, int64_t columns) {
   if (layout == Layout::kNibbles) return rows * groups_of(columns, 4);
-  return rows / kPanelRows * Panel(layout, columns, kPanelRows).bytes() +
-         rows % kPanelRows * groups_of(columns, 4) + kLayoutSlack;
+  const int64_t wide = wide_panels(layout, rows, columns);
+  const int64_t rest = std::max<int64_t>(0, rows - wide * kPanelRows);
+  return wide * panel_bytes(layout, columns, kPanelRows) + rest * groups_of(columns, 4) +
+         kLayoutSlack;
 }
 
 Layout layout_of(int64_t bytes, int64_t rows, int64_t columns) {
   for (Layout layout : {Layout::kTriples, Layout::kSextets})
-    if (rows >= kPanelRows && bytes == packed_bytes(layout, rows, columns) &&
+    if (wide_panels(layout, rows, columns) && bytes == packed_bytes(layout, rows, columns) &&
         bytes != packed_bytes(Layout::kNibbles, rows, columns))
       return layout;
   return Layout::kNibbles;
@@ -151,29 +165,29 @@ Layout layout_of(int64_t bytes, int64_t rows, int64_t columns) {
 Layout best_layout(const Kernels& kernels, int64_t rows, int64_t columns, bool quantized) {
   const Layout layout = quantized ? (kernels.sextet_sums ? Layout::kSextets : Layout::kNibbles)
                                   : (kernels.triple_sums ? Layout::kTriples : Layout::kNibbles);
-  const int64_t nibbles = packed_bytes(Layout::kNibbles, rows, columns);
   const int64_t bytes = packed_bytes(layout, rows, columns);
-  return bytes <= nibbles + nibbles / 32 && layout_of(bytes, rows, columns) == layout
+  return small_enough(bytes, rows, columns) && layout_of(bytes, rows, columns) == layout
              ? layout
              : Layout::kNibbles;
 }
 
 void pack(Layout layout, const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed,
           int threads) {
-  for_panels(layout, rows, columns, threads, [&](const Panel& panel, int64_t first, int64_t at) {
+  for_panels(layout, rows, columns, threads, [&](const Panel& panel) {
     // A row's copy, with zeros after it that the last group and eight-byte loads may take.
-    const int64_t padded = panel.groups * panel.columns_a_group() + 8;
+    const int64_t padded = panel.groups * columns_a_group(panel.layout) + 8;
     int8_t* row = scratch_array<int8_t>(Scratch::kPanel, padded);
     std::fill(row + columns, row + padded, int8_t{0});
+    uint8_t* out = packed + panel.begin;
+    if (panel.width < kPanelRows) std::memset(out, 0, panel.bytes);
     for (int r = 0; r < panel.width; r++) {
-      std::memcpy(row, codes + (first + r) * columns, columns);
-      uint8_t* out = packed + at + panel.place(r);
+      std::memcpy(row, codes + (panel.first + r) * columns, columns);
       if (panel.layout == Layout::kTriples)
-        pack_triples(row, panel.groups, out);
+        pack_triples(row, panel.groups, out + panel.place(r));
       else if (panel.layout == Layout::kSextets)
-        pack_sextets(row, panel.groups, out);
+        pack_sextets(row, panel.groups, out + panel.place(r));
       else
-        pack_nibbles(row, panel.groups, panel.width, out);
+        pack_nibbles(row, panel.groups, panel.width, out + panel.place(r));
     }
   });
   if (layout != Layout::kNibbles)
@@ -182,17 +196,18 @@ void pack(Layout layout, const int8_t* codes, int64_t rows, int64_t columns, uin
 
 void unpack(Layout layout, const uint8_t* packed, int64_t rows, int64_t columns, int8_t* codes,
             int threads) {
-  for_panels(layout, rows, columns, threads, [&](const Panel& panel, int64_t first, int64_t at) {
-    int8_t* row = scratch_array<int8_t>(Scratch::kPanel, panel.groups * panel.columns_a_group());
+  for_panels(layout, rows, columns, threads, [&](const Panel& panel) {
+    int8_t* row =
+        scratch_array<int8_t>(Scratch::kPanel, panel.groups * columns_a_group(panel.layout));
     for (int r = 0; r < panel.width; r++) {
-      const uint8_t* in = packed + at + panel.place(r);
+      const uint8_t* in = packed + panel.begin + panel.place(r);
       if (panel.layout == Layout::kTriples)
         unpack_triples(in, panel.groups, row);
       else if (panel.layout == Layout::kSextets)
         unpack_sextets(in, panel.groups, row);
       else
         unpack_nibbles(in, panel.groups, panel.width, row);
-      std::memcpy(codes + (first + r) * columns, row, columns);
+      std::memcpy(codes + (panel.first + r) * columns, row, columns);
     }
   });
 }

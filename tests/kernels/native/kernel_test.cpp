@@ -79,7 +79,7 @@ struct Layer {
 };
 
 void test_layouts() {
-  const int64_t rows = pick(1, 200), columns = pick(1, 300);
+  const int64_t rows = pick(1, 400), columns = pick(1, 300);
   const std::vector<int8_t> codes = random_codes(rows * columns);
   for (Layout layout : {Layout::kNibbles, Layout::kTriples, Layout::kSextets}) {
     const std::vector<uint8_t> packed = packed_as(layout, codes, rows, columns);
@@ -90,7 +90,7 @@ void test_layouts() {
 }
 
 void test_linear(const Kernels& kernels, bool quantized) {
-  const int64_t rows = pick(1, 200), columns = pick(1, 700), count = pick(1, 80);
+  const int64_t rows = pick(1, 400), columns = pick(1, 700), count = pick(1, 80);
   const Layer layer(rows, columns, quantized);
   const std::vector<float> x = floats(count * columns);
   std::vector<float> y(count * rows), expected(count * rows);
