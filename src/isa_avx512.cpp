@@ -17,7 +17,7 @@ static const Kernels kKernels = {
     "avx512",
     VECTOR_BYTES,
     10,
-    kNever,
+    48,
     largest,
     quantize,
     lane_tables<float>,

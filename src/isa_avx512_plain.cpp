@@ -16,7 +16,7 @@ static const Kernels kKernels = {
     "avx512-plain",
     VECTOR_BYTES,
     10,
-    kNever,
+    48,
     largest,
     quantize,
     lane_tables<float>,

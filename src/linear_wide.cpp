@@ -1,6 +1,7 @@
 #include "linear_wide.h"
 
 #include <algorithm>
+#include <atomic>
 #include <type_traits>
 
 #include "layout.h"
@@ -12,6 +13,9 @@ namespace {
 
 // Tables of a chunk of columns: they and the codes of a panel share a 32 KiB first-level cache.
 constexpr int64_t kChunkBytes = 18 << 10;
+// Tables of all columns that a thread keeps for its next range of panels: they fit the second-level
+// cache, from which a chunk comes again at less cost than building it.
+constexpr int64_t kKeptBytes = 256 << 10;
 
 // What differs between the two layouts: float tables with the scales folded in, integer tables.
 struct Triples {
@@ -56,7 +60,7 @@ class Block {
   static constexpr int64_t kPanelSums = Form::kParts * kPanelRows;
 
   Block(const Kernels& kernels, const Weights& weights, const Input* x, int64_t input_stride,
-        int inputs, int64_t panel_begin, int64_t panel_end)
+        int inputs, int64_t panel_begin, int64_t panel_end, int64_t id)
       : kernels_(kernels),
         w_(weights),
         x_(x),
@@ -64,13 +68,20 @@ class Block {
         inputs_(inputs),
         begin_(panel_begin),
         end_(panel_end),
+        id_(id),
         groups_(groups_of(weights.columns, Form::kColumns)) {}
 
   // Totals [panel][input][kPanelSums] of all columns, from tables with these scales.
   const Total* sum(float w_pos, float w_neg, Scratch use) {
     const int64_t chunk = std::clamp<int64_t>(kChunkBytes / (Form::kTableBytes * inputs_), 1,
                                               Form::kRun);
-    char* tables = scratch_array<char>(Scratch::kTables, inputs_ * chunk * Form::kTableBytes);
+    const bool keep = id_ && groups_ * inputs_ * Form::kTableBytes <= kKeptBytes;
+    const int64_t stride = (keep ? groups_ : chunk) * Form::kTableBytes;
+    char* scratch_tables = scratch_array<char>(Scratch::kTables, inputs_ * stride);
+    static thread_local int64_t kept_tables = 0;  // whose tables this thread holds
+    const int64_t wanted = 2 * id_ + (use == Scratch::kSums);
+    const bool built = keep && kept_tables == wanted;
+    kept_tables = keep ? wanted : 0;
     const int64_t panel_sums = inputs_ * kPanelSums, count = (end_ - begin_) * panel_sums;
     Total* totals = scratch_array<Total>(use, count);
     std::fill_n(totals, count, Total{0});
@@ -78,12 +89,13 @@ class Block {
     int64_t run = 0;
     for (int64_t g = 0; g < groups_; g += chunk) {
       const int64_t now = std::min(chunk, groups_ - g);
-      for (int m = 0; m < inputs_; m++)
-        build(m, g, now, w_pos, w_neg, tables + m * chunk * Form::kTableBytes);
+      char* tables = scratch_tables + (keep ? g * Form::kTableBytes : 0);
+      for (int m = 0; m < inputs_ && !built; m++)
+        build(m, g, now, w_pos, w_neg, tables + m * stride);
       for (int64_t p = begin_; p < end_; p++) {
         const uint8_t* next = p + 1 < end_ ? codes(p + 1, g) : codes(begin_, g + now);
         Form::sums(kernels_,
-                   {tables, chunk * Form::kTableBytes, inputs_, codes(p, g), now, next},
+                   {tables, stride, inputs_, codes(p, g), now, next},
                    sums + (p - begin_) * panel_sums);
       }
       run += now;
@@ -136,20 +148,25 @@ class Block {
   const Input* x_;
   int64_t input_stride_;
   int inputs_;
-  int64_t begin_, end_, groups_;
+  int64_t begin_, end_;
+  int64_t id_;  // of these input rows, for no others ever; 0 where one range of panels is all
+  int64_t groups_;
 };
 
-// Splits blocks of input rows and ranges of panels among the threads.
+// Splits blocks of input rows and ranges of panels among the threads; calls
+// body(first input row, inputs, panel begin, panel end, id of the block of input rows).
 template <class Form, class Body>
 void for_blocks(int64_t count, int64_t panels, int threads, const Body& body) {
+  static std::atomic<int64_t> next_id{1};
   const int64_t blocks = groups_of(count, Form::kInputs);
-  // Each part builds the tables anew: no more parts than keep the threads even.
-  const int64_t wanted = threads > 1 ? groups_of(2 * threads, blocks) : 1;
+  const int64_t id = next_id.fetch_add(blocks);
+  // Some more parts than threads, so that one that is held up does not hold up all.
+  const int64_t wanted = threads > 1 ? groups_of(4 * threads, blocks) : 1;
   const int64_t parts = std::min(wanted, panels);
   parallel_for(blocks * parts, threads, [&](int64_t task) {
-    const int64_t first = task / parts * Form::kInputs, part = task % parts;
+    const int64_t block = task / parts, part = task % parts, first = block * Form::kInputs;
     body(first, static_cast<int>(std::min<int64_t>(Form::kInputs, count - first)),
-         panels * part / parts, panels * (part + 1) / parts);
+         panels * part / parts, panels * (part + 1) / parts, parts > 1 ? id + block : 0);
   });
 }
 
@@ -159,8 +176,8 @@ void triples_linear(const Kernels& kernels, const Weights& w, const float* x, in
   // One table serves all rows where they share their scales; else P and N are summed apart.
   const bool folded = uniform(w.scale_pos, w.rows) && uniform(w.scale_neg, w.rows);
   for_blocks<Triples>(count, panels, threads, [&](int64_t first, int inputs, int64_t begin,
-                                                  int64_t end) {
-    Block<Triples> block(kernels, w, x + first * w.columns, w.columns, inputs, begin, end);
+                                                  int64_t end, int64_t id) {
+    Block<Triples> block(kernels, w, x + first * w.columns, w.columns, inputs, begin, end, id);
     const double* pos = folded ? block.sum(w.scale_pos[0], w.scale_neg[0], Scratch::kTotals)
                                : block.sum(1, 0, Scratch::kTotals);
     const double* neg = folded ? nullptr : block.sum(0, 1, Scratch::kSums);
@@ -196,8 +213,9 @@ void sextets_linear(const Kernels& kernels, const Weights& w, const float* x, in
                                  integers + m * w.columns);
     });
     for_blocks<Sextets>(rows, panels, threads, [&](int64_t first, int inputs, int64_t begin,
-                                                   int64_t end) {
-      Block<Sextets> block(kernels, w, integers + first * w.columns, w.columns, inputs, begin, end);
+                                                   int64_t end, int64_t id) {
+      Block<Sextets> block(kernels, w, integers + first * w.columns, w.columns, inputs, begin, end,
+                           id);
       const int32_t* totals = block.sum(0, 0, Scratch::kSums);
       for (int64_t p = begin; p < end; p++)
         for (int m = 0; m < inputs; m++) {

@@ -30,6 +30,7 @@ static void panel_float(const void* tables, const uint8_t* codes, int64_t groups
   __m512 p[4], n[4];
   for (int j = 0; j < 4; j++) p[j] = n[j] = _mm512_setzero_ps();
   for (int64_t g = 0; g < groups; g++) {
+    LOOP_BEGIN("nibbles-fp32-%c0", 1);
     const __m512 table = _mm512_load_ps(static_cast<const uint8_t*>(tables) + g * kPanelTableBytes);
     // Lane i holds the bytes of rows 4i to 4i + 3.
     const __m512i code = _mm512_loadu_si512(codes + g * kPanelRows);
@@ -41,6 +42,7 @@ static void panel_float(const void* tables, const uint8_t* codes, int64_t groups
     n[2] = _mm512_add_ps(n[2], _mm512_permutexvar_ps(_mm512_srli_epi32(code, 20), table));
     p[3] = _mm512_add_ps(p[3], _mm512_permutexvar_ps(_mm512_srli_epi32(code, 24), table));
     n[3] = _mm512_add_ps(n[3], _mm512_permutexvar_ps(_mm512_srli_epi32(code, 28), table));
+    LOOP_END("nibbles-fp32-%c0", 1);
   }
   store_every_fourth(p, pos);
   store_every_fourth(n, neg);
@@ -81,6 +83,7 @@ static void panel_short(const void* tables, const uint8_t* codes, int64_t groups
     const int64_t end = smaller(first + kDigitRun, groups);
     __m512i pos_low = zero, pos_high = zero, neg_low = zero, neg_high = zero;
     for (int64_t g = first; g < end; g++) {
+      LOOP_BEGIN("nibbles-int8-%c0", 1);
       __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
       const __m512i code = _mm512_loadu_si512(codes + g * kPanelRows);
       const __m512i low = table_plane(tables, g, 0), high = table_plane(tables, g, 1);
@@ -90,6 +93,7 @@ static void panel_short(const void* tables, const uint8_t* codes, int64_t groups
       pos_high = _mm512_add_epi8(pos_high, _mm512_shuffle_epi8(high, plus));
       neg_low = _mm512_add_epi8(neg_low, _mm512_shuffle_epi8(low, minus));
       neg_high = _mm512_add_epi8(neg_high, _mm512_shuffle_epi8(high, minus));
+      LOOP_END("nibbles-int8-%c0", 1);
     }
     widen(pos_low, p.low);
     widen(pos_high, p.high);

@@ -62,6 +62,7 @@ static void panel_float(const void* tables, const uint8_t* codes, int64_t groups
   for (int half = 0; half < kPanelRows; half += 32) {
     __m256 p[4] = {}, n[4] = {};
     for (int64_t g = 0; g < groups; g++) {
+      LOOP_BEGIN("nibbles-fp32-%c0", 1);
       __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
       const __m256i code = _mm256_loadu_si256(
           reinterpret_cast<const __m256i*>(codes + g * kPanelRows + half));
@@ -69,6 +70,7 @@ static void panel_float(const void* tables, const uint8_t* codes, int64_t groups
                                  table_plane(tables, g, 2), table_plane(tables, g, 3)};
       add_floats(planes, _mm256_and_si256(code, nibble), p);
       add_floats(planes, _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble), n);
+      LOOP_END("nibbles-fp32-%c0", 1);
     }
     store_floats(p, pos + half);
     store_floats(n, neg + half);

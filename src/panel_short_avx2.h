@@ -36,6 +36,7 @@ static inline void add_digits(const uint8_t* tables, const uint8_t* codes, int64
   const __m256i nibble = _mm256_set1_epi8(15);
   __m256i bytes[2][2][2] = {};
   for (int64_t g = 0; g < groups; g++) {
+    LOOP_BEGIN("nibbles-int8-%c0", 1);
     __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
     const __m256i digits[2] = {table_plane(tables, g, 0), table_plane(tables, g, 1)};
     for (int half = 0; half < 2; half++) {
@@ -50,6 +51,7 @@ static inline void add_digits(const uint8_t* tables, const uint8_t* codes, int64
           IN_ORDER(bytes[half][s][d]);
         }
     }
+    LOOP_END("nibbles-int8-%c0", 1);
   }
   for (int half = 0; half < 2; half++)
     for (int s = 0; s < 2; s++)

@@ -31,12 +31,10 @@ static inline simde__m512i _mm512_mulhi_epu16(simde__m512i a, simde__m512i b) {
 #define LOOP_END(name, number)
 #endif
 
-// Keep compilers from doing much at once and then running out of registers: nothing is known of
-// the pointer's target, the vector has its value now.
+// Keeps compilers from computing or loading this vector later, or again: left to themselves they
+// run out of registers.
 #ifdef TTQ_EMULATE
-#define FORGET(pointer)
 #define IN_ORDER(vector)
 #else
-#define FORGET(pointer) __asm__("" : "+r"(pointer))
 #define IN_ORDER(vector) __asm__ volatile("" : "+v"(vector))
 #endif

@@ -103,7 +103,8 @@ void test_linear(const Kernels& kernels, bool quantized) {
   given.codes = packed.data();
   const ReadableWeights weights(kernels, given, 1);
   std::vector<float> residual = floats(count * rows);
-  linear(kernels, *weights, x.data(), count, residual.data(), y.data(), 1);
+  const int threads = static_cast<int>(pick(1, 3));
+  linear(kernels, *weights, x.data(), count, residual.data(), y.data(), threads);
   linear(*portable_kernels(), layer.weights, x.data(), count, residual.data(), expected.data(), 1);
   const bool good = quantized ? y == expected : near(y, expected, 1e-6);
   check(good, kernels.name, "linear " + std::to_string(count) + " x " + std::to_string(columns) +
