@@ -406,7 +406,8 @@ def _read_table(path: Path, schema: Table) -> pd.DataFrame:
             na_values={name: [""] for name, kind in types.items() if kind != "str"},
         )
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: damaged table: {str(error).splitlines()[0]}") from None
+        what = _first_wrong_cell(path, schema) or str(error).splitlines()[0]
+        raise InputError(f"{path}: damaged table: {what}") from None
     absent = [name for name in schema.names if name not in frame.columns]
     if absent:
         raise InputError(f"{path}: the column '{absent[0]}' is missing")
@@ -416,6 +417,30 @@ def _read_table(path: Path, schema: Table) -> pd.DataFrame:
         if kind == "Int64" and not frame[name].isna().any():
             frame[name] = frame[name].astype("int64")
     return frame
+
+
+def _first_wrong_cell(path: Path, schema: Table) -> str:
+    """Line and column of the first cell that is not what its column holds; empty if unknown."""
+    convert = {"int": int, "float": float}
+    try:
+        lines = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+        for row in lines:
+            for column in schema.columns:
+                text = row.get(column.name) or ""
+                try:
+                    convert.get(column.kind, str)(text or "0")
+                    wrong = column.kind == "float" and text.strip().lower() == "nan"
+                except ValueError:
+                    wrong = True
+                if wrong:
+                    wanted = "a whole number" if column.kind == "int" else "a number or nothing"
+                    return (
+                        f"line {lines.line_num}, column '{column.name}': expected {wanted}, "
+                        f"got '{text[:40]}'"
+                    )
+    except (ValueError, OSError, EOFError, csv.Error):
+        pass
+    return ""
 
 
 def _missing(value: Any) -> bool:

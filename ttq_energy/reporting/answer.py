@@ -103,6 +103,17 @@ def headline_variant(run: Run, variants: list[str]) -> str:
 def answer(run: Run, chosen: Headline | None = None) -> str:
     """The answer in one sentence."""
     chosen = chosen or headline(run)
+    if simulated(run):
+        return f"**In a simulation**: {_answer(run, chosen)}"
+    return _answer(run, chosen)
+
+
+def simulated(run: Run) -> str:
+    """What was simulated in place of sensors (run.json's ``simulated``); empty for a real run."""
+    return str(run.manifest.get("simulated") or "")
+
+
+def _answer(run: Run, chosen: Headline) -> str:
     row, base = chosen.row, baseline_of(run)
     if chosen.kind == "nothing":
         return "Nothing has been measured, trained or estimated yet."
@@ -189,7 +200,9 @@ def device(run: Run, name: str) -> str:
 
 def notices(run: Run) -> list[str]:
     """One sentence each: the run did not finish; no sensor was readable."""
-    found = [_status_notice(run), sensor_notice(run)]
+    what = simulated(run)
+    warning = f"**Simulated sensors, nothing was measured**: {what}." if what else ""
+    found = [warning, _status_notice(run), sensor_notice(run)]
     return [sentence for sentence in found if sentence]
 
 

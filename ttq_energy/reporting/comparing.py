@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ttq_energy.errors import InputError
 from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.answer import answer, device, notices, sensor_notice
 from ttq_energy.reporting.document import Block, FigureView, Front, Listing, Report, Section
 from ttq_energy.reporting.formatting import ends, interval, listed
 from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.front import QUESTION
+from ttq_energy.reporting.sections import across
+from ttq_energy.reporting.sections.estimated import no_carbon
 from ttq_energy.reporting.tables.gather import gather, run_names
 from ttq_energy.run import Run
 
@@ -28,16 +31,23 @@ def compare_runs(runs: Sequence[Run], country: str | None = None) -> Report:
     Args:
         runs: at least two.
         country: ISO 3166 code for the carbon section; None leaves it out.
+
+    Raises:
+        InputError: one run is given twice.
     """
+    _refuse_the_same_twice(runs)
+    carbon = _carbon(runs, country) if country is not None else None
     found = [
         _the_runs(runs),
         _side_by_side(runs),
         _accuracy(runs),
         _energy(runs),
+        across.power(runs),
         _training(runs),
+        across.layers(runs),
         _estimates(runs),
-        _carbon(runs, country) if country else None,
-        _notices(runs),
+        carbon,
+        _notices(runs, [no_carbon(country)] if country is not None and carbon is None else []),
     ]
     created = max(str(run.manifest.get("created") or "") for run in runs)
     names = run_names(runs)
@@ -48,6 +58,13 @@ def compare_runs(runs: Sequence[Run], country: str | None = None) -> Report:
         front=_front(runs),
         sections=tuple(section for section in found if section is not None),
     )
+
+
+def _refuse_the_same_twice(runs: Sequence[Run]) -> None:
+    places = [run.folder.resolve() for run in runs]
+    for place in places:
+        if places.count(place) > 1:
+            raise InputError(f"{place}: given twice; expected different runs to compare")
 
 
 def _front(runs: Sequence[Run]) -> Front:
@@ -61,6 +78,7 @@ def _front(runs: Sequence[Run]) -> Front:
             f"**Provenance differs**: energies are {listed(kinds)}. They stand apart, and no "
             "figure combines them."
         )
+    warned += tables.differences(runs)
     for name, run in zip(run_names(runs), runs, strict=True):
         sentence = sensor_notice(run)
         if sentence:
@@ -210,7 +228,10 @@ def _accuracy(runs: Sequence[Run]) -> Section | None:
         views.count("examples", "test examples"),
     ]
     caption = "Test accuracy in every run, with 95 % intervals."
-    return Section("accuracy", "Accuracy", (views.table("accuracy", caption, frame, columns),))
+    plotted = across.accuracy_energy(runs)
+    blocks = (*plotted, views.table("accuracy", caption, frame, columns))
+    title = "Accuracy against energy" if plotted else "Accuracy"
+    return Section("accuracy", title, blocks)
 
 
 def _energy(runs: Sequence[Run]) -> Section | None:
@@ -327,8 +348,8 @@ def _carbon(runs: Sequence[Run], country: str) -> Section | None:
     return carbon_section(tables.carbon(runs, country), country)
 
 
-def _notices(runs: Sequence[Run]) -> Section | None:
-    blocks: list[Block] = []
+def _notices(runs: Sequence[Run], missing: Sequence[str]) -> Section | None:
+    blocks: list[Block] = [Listing(tuple(missing))] if missing else []
     for name, run in zip(run_names(runs), runs, strict=True):
         said = [*notices(run), *map(str, run.manifest.get("messages") or [])]
         if said:

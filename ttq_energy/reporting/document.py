@@ -64,6 +64,7 @@ class FigureView:
     Attributes:
         draw: makes the plot at a ``width`` in inches.
         width: on a printed page.
+        stamp: a warning drawn into the plot, which then goes wherever the plot goes.
     """
 
     name: str
@@ -71,16 +72,25 @@ class FigureView:
     alt: str
     draw: Callable[..., Figure]
     width: float = PAGE_IN
+    stamp: str = ""
 
     @cached_property
     def figure(self) -> Figure:
         """The plot at the page's width, drawn once."""
-        return self.draw(width=self.width)
+        return self._drawn(self.width)
 
     @cached_property
     def narrow(self) -> Figure:
         """The plot at the width of a column, for small screens."""
-        return self.draw(width=min(self.width, COLUMN_IN))
+        return self._drawn(min(self.width, COLUMN_IN))
+
+    def _drawn(self, width: float) -> Figure:
+        figure = self.draw(width=width)
+        if self.stamp:
+            from ttq_energy.reporting.plots.style import stamp
+
+            stamp(figure, self.stamp)
+        return figure
 
     @cached_property
     def svg(self) -> str:
@@ -137,13 +147,17 @@ class Front:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a renderer needs. ``created`` is the run's, as ISO 8601."""
+    """Everything that a renderer needs. ``created`` is the run's, as ISO 8601.
+
+    ``warning`` stands on every page, in every plot and beside every table; empty as a rule.
+    """
 
     title: str
     subtitle: str
     created: str
     front: Front
     sections: tuple[Section, ...] = field(default=())
+    warning: str = ""
 
     def blocks(self) -> Iterator[Block]:
         """All blocks in order, those of the first page first."""

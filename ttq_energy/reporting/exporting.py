@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ttq_energy.errors import InputError
@@ -30,6 +31,9 @@ _ESCAPES = {
     "×": r"$\times$",
     "µ": r"\textmu{}",
     "₂": r"$_2$",
+    "…": r"\ldots{}",
+    "²": r"$^2$",
+    "\u200b": "",
     "\u202f": r"\,",
 }
 
@@ -48,7 +52,8 @@ def export_tables(report: Report, format: str, folder: Path) -> None:
     if format == "parquet":
         _need_pyarrow()
     writable_folder(folder)
-    for view in report.tables:
+    for table in report.tables:
+        view = _warned(table, report.warning)
         path = folder / f"{view.name}.{_ENDINGS[format]}"
         if format == "parquet":
             with atomic_writer(path, "wb") as stream:
@@ -60,6 +65,15 @@ def export_tables(report: Report, format: str, folder: Path) -> None:
                 if format == "latex"
                 else view.data.to_csv(index=False, lineterminator="\n")
             )
+
+
+def _warned(view: TableView, warning: str) -> TableView:
+    """A table that leaves its report takes the report's warning along."""
+    if not warning:
+        return view
+    data = view.data.copy()
+    data.insert(0, "warning", warning)
+    return replace(view, data=data, caption=f"{warning}. {view.caption}")
 
 
 def _need_pyarrow() -> None:

@@ -105,7 +105,7 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
     from ttq_energy.reporting import plots
 
     if chosen.kind in ("energy", "latency"):
-        rows = front_comparisons(run, str(chosen.row["model"]))
+        rows = front_comparisons(run, chosen)
         return FigureView(
             "answer",
             "Energy and latency per inference relative to full precision (left of the dashed line "
@@ -138,12 +138,14 @@ def _front_figure(run: Run, chosen: Headline) -> FigureView | None:
     return None
 
 
-def front_comparisons(run: Run, model: str) -> pd.DataFrame:
-    """Energy (main domain, one provenance) and latency of one model against full precision."""
+def front_comparisons(run: Run, chosen: Headline) -> pd.DataFrame:
+    """Energy (main domain, one provenance) and latency of the chosen row's model and device."""
     import pandas as pd
 
     frame = tables.comparisons(run)
-    frame = frame[(frame["baseline"] == baseline_of(run)) & (frame["model"] == model)]
+    frame = frame[frame["baseline"] == baseline_of(run)]
+    for key in ("model", "device"):
+        frame = frame[frame[key] == chosen.row[key]]
     frame = frame[frame["ratio"].notna()]
     energy = of_main_domain(frame[frame["quantity"] == "gross_energy"], run)
     for provenance in (*MEASURED, "modelled"):
@@ -171,7 +173,7 @@ def beside(run: Run, chosen: Headline) -> str:
     """What the answer must be seen beside: the best ternary and the best other variant."""
     if chosen.kind not in ("energy", "latency"):
         return ""
-    rows = front_comparisons(run, str(chosen.row["model"]))
+    rows = front_comparisons(run, chosen)
     quantity = "gross_energy" if chosen.kind == "energy" else "latency"
     rows = rows[(rows["quantity"] == quantity) & (rows["batch_size"] == chosen.row["batch_size"])]
     ternary = [is_ternary(run, str(v)) for v in rows["variant"]]
@@ -243,7 +245,7 @@ def summary_rows(run: Run, chosen: Headline) -> pd.DataFrame:
 def _summary_ratios(run: Run, chosen: Headline) -> tuple[pd.DataFrame, pd.DataFrame]:
     none = tables.comparisons(run).iloc[:0]
     if chosen.kind in ("energy", "latency"):
-        rows = front_comparisons(run, str(chosen.row["model"]))
+        rows = front_comparisons(run, chosen)
         rows = rows[rows["batch_size"] == chosen.row["batch_size"]]
         return rows[rows["quantity"] == "gross_energy"], rows[rows["quantity"] == "latency"]
     if chosen.kind == "estimate":

@@ -43,6 +43,9 @@ def html_text(report: Report) -> str:
         "style": _resource("report.css"),
         "script": _resource("report.js"),
         "contents": _contents(report.sections),
+        "warning": f'<p class="warning" role="note">{escape(report.warning)}</p>'
+        if report.warning
+        else "",
         "front": _front(report),
         "sections": "\n".join(map(_section, report.sections)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,6 +28,10 @@ _EPOCH = datetime(1980, 1, 1)
 _WIDE_TABLE_CHARACTERS = 95
 _SHORT_TABLE_ROWS = 14
 """Tables up to this long stay on one page."""
+
+
+_LONG_WORD = re.compile(r"\S{50,}")
+_PIECES = re.compile(r".{1,20}")
 
 
 def pdf_bytes(report: Report, archive: bool = False) -> bytes:
@@ -74,8 +79,9 @@ def _beyond_own_fonts(text: str) -> bool:
 def _plain(report: Report, created: datetime) -> dict[str, Any]:
     front = report.front
     return {
-        "title": report.title,
-        "subtitle": report.subtitle,
+        "title": breakable(report.title),
+        "warning": report.warning,
+        "subtitle": breakable(report.subtitle),
         "plain_answer": "".join(span.text for span in spans(front.answer)),
         "date": {
             key: getattr(created, key)
@@ -136,8 +142,8 @@ def _table(view: TableView) -> dict[str, Any]:
     if characters > 1.2 * _WIDE_TABLE_CHARACTERS:
         size = 6.9
     return {
-        "caption": view.caption,
-        "note": view.note,
+        "caption": breakable(view.caption),
+        "note": breakable(view.note),
         "size": size,
         "breakable": len(view.rows) > _SHORT_TABLE_ROWS,
         "columns": [
@@ -149,9 +155,14 @@ def _table(view: TableView) -> dict[str, Any]:
             }
             for column, width in zip(view.columns, widest, strict=True)
         ],
-        "rows": view.rows,
+        "rows": [[breakable(cell) for cell in row] for row in view.rows],
     }
 
 
 def _spans(paragraph: str) -> list[dict[str, str]]:
-    return [{"text": span.text, "style": span.style} for span in spans(paragraph)]
+    return [{"text": breakable(span.text), "style": span.style} for span in spans(paragraph)]
+
+
+def breakable(text: str) -> str:
+    """The text with places to break (zero-width spaces) in words too long for a line."""
+    return _LONG_WORD.sub(lambda word: "\u200b".join(_PIECES.findall(word[0])), text)

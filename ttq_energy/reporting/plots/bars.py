@@ -17,6 +17,7 @@ from ttq_energy.reporting.plots.style import (
     need,
     new_figure,
     panels_abreast,
+    short,
     style,
     variant_color,
 )
@@ -39,7 +40,7 @@ def energy_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
         "net": "net_energy_j",
     }
     need(frame, "energy_bars", "variant", "batch_size", "domain", "provenance", *what.values())
-    domain = ", ".join(dict.fromkeys(frame["domain"]))
+    domain = short(", ".join(dict.fromkeys(frame["domain"])), 32)
     how = ", ".join(dict.fromkeys(frame["provenance"]))
     return _bars(frame, what, "J", f"energy per inference,\n{domain} ({how})", width)
 
@@ -62,7 +63,7 @@ def _bars(frame: pd.DataFrame, what: dict[str, str], unit: str, label: str, widt
     across = panels_abreast(len(batches), width)
     down = -(-len(batches) // across)
     with style():
-        height = (0.7 + (0.2 if across < 3 else 0.16) * len(variants)) * down + 0.1
+        height = (0.65 + (0.2 if across < 3 else 0.14) * len(variants)) * down + 0.1
         figure, panels = new_figure(width, height, down, across, sharey=True)
         for axes, batch in zip(panels, batches, strict=False):
             _panel(axes, frame[frame["batch_size"] == batch], variants, what, unit)
@@ -106,6 +107,6 @@ def _panel(
         error_bar(axes, value, -place, low=low, high=high, vertical=False)
         annotate_value(patch, text)
     axes.set_yticks([-place for place in range(len(variants))])
-    axes.set_yticklabels(variants)
+    axes.set_yticklabels(list(map(short, variants)))
     axes.grid(visible=False, axis="y")
     axes.set_xlim(left=0.0)

@@ -21,6 +21,7 @@ from ttq_energy.reporting.plots.style import (
     need,
     new_figure,
     panels_abreast,
+    short,
     style,
     variant_color,
 )
@@ -48,7 +49,7 @@ def component_bars(
     across = panels_abreast(len(targets), width)
     down = -(-len(targets) // across)
     with style():
-        height = (0.75 + (0.2 if across < 3 else 0.16) * len(variants)) * down + 0.3
+        height = (0.65 + (0.2 if across < 3 else 0.14) * len(variants)) * down + 0.3
         figure, panels = new_figure(width, height, down, across, sharey=True)
         for axes, target in zip(panels, targets, strict=False):
             part = components[components["target"] == target]
@@ -80,9 +81,9 @@ def component_bars(
                     error_bar(
                         axes, left, -place, low=ends.iloc[0], high=ends.iloc[1], vertical=False
                     )
-            axes.set_title(target)
+            axes.set_title(short(target))
             axes.set_yticks([-place for place in range(len(variants))])
-            axes.set_yticklabels(variants)
+            axes.set_yticklabels(list(map(short, variants)))
             axes.set_xlim(left=0.0)
             axes.grid(visible=False, axis="y")
             axes.set_xlabel(f"energy per inference\n(modelled) [{scale.unit}]")
@@ -115,8 +116,10 @@ def ratio_by_place(
     )
     variants = list(dict.fromkeys(frame["variant"]))
     thick = 0.8 / len(variants)
+    bar = 0.13 if len(places) <= 8 else 0.085
     with style():
-        figure, (axes,) = new_figure(width, 0.8 + len(places) * (0.1 + 0.13 * len(variants)))
+        tall = 0.8 + len(places) * max(0.3, 0.1 + bar * len(variants))
+        figure, (axes,) = new_figure(width, tall)
         for place, (where, batch, how) in enumerate(places):
             part = frame[(frame["where"] == where) & (frame["batch_size"] == batch)]
             for row in each_row(part[part["provenance"] == how]):
@@ -147,12 +150,14 @@ def ratio_by_place(
                 )
         axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
         axes.set_yticks([-place for place in range(len(places))])
-        axes.set_yticklabels([f"{w}{f'  ×{b}' if b else ''}\n({how})" for w, b, how in places])
+        axes.set_yticklabels(
+            [f"{short(w)}{f'  ×{b}' if b else ''}\n({how})" for w, b, how in places]
+        )
         axes.set_ylim(-len(places) + 0.45, 0.55)
         axes.set_xlim(left=0.0)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"energy per inference ÷ {baseline}")
-        handles = [Patch(facecolor=variant_color(v), label=v) for v in variants]
+        handles = [Patch(facecolor=variant_color(v), label=short(v)) for v in variants]
         figure.legend(
             handles=handles, loc="outside upper right", ncols=legend_columns(width, variants)
         )

@@ -16,6 +16,7 @@ from ttq_energy.reporting.plots.style import (
     legend_columns,
     need,
     new_figure,
+    short,
     style,
     variant_color,
     variant_marker,
@@ -93,14 +94,23 @@ def layer_bars(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
         if named:
             last.set_xticks(range(len(layers)))
             last.set_xticklabels(
-                layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=6.5
+                list(map(short, layers)),
+                rotation=60,
+                ha="right",
+                rotation_mode="anchor",
+                fontsize=6.5,
             )
         else:
             last.set_xlabel("layer, in the network's order")
         last.tick_params(axis="x", color=MUTED)
         handles = [
             Line2D(
-                [], [], marker=variant_marker(v), color=variant_color(v), linestyle="none", label=v
+                [],
+                [],
+                marker=variant_marker(v),
+                color=variant_color(v),
+                linestyle="none",
+                label=short(v),
             )
             for v in variants
         ]

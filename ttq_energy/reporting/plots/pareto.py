@@ -22,6 +22,7 @@ from ttq_energy.reporting.plots.style import (
     need,
     new_figure,
     panels_abreast,
+    short,
     style,
     variant_color,
     variant_marker,
@@ -55,7 +56,7 @@ def accuracy_energy(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
         figure, panels = new_figure(width, height, down, across)
         for axes, ((where, batch, how), group) in zip(panels, groups, strict=False):
             _panel(axes, group, str(how))
-            title = f"{where}, batch size {batch}" if batch else f"{where}"
+            title = f"{short(where)}, batch size {batch}" if batch else short(where)
             axes.set_title(title)
         for axes in panels[len(groups) :]:
             axes.remove()
@@ -68,11 +69,11 @@ def accuracy_energy(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
                 color=variant_color(v),
                 markerfacecolor="none" if frame["provenance"].map(modelled).all() else None,
                 linestyle="none",
-                label=v,
+                label=short(v),
             )
             for v in variants
         ]
-        columns = legend_columns(width, variants)
+        columns = legend_columns(width, list(map(short, variants)))
         figure.legend(handles=handles, loc="outside upper right", ncols=columns)
         return figure
 

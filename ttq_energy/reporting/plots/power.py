@@ -20,6 +20,7 @@ from ttq_energy.reporting.plots.style import (
     modelled,
     need,
     new_figure,
+    short,
     style,
     variant_color,
     variant_rank,
@@ -54,10 +55,10 @@ def power_trace(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
             part = frame[frame["domain"] == domain].sort_values("t_s")
             _panel(axes, part)
             how = ", ".join(dict.fromkeys(part["provenance"]))
-            axes.set_title(f"{domain} ({how})")
+            axes.set_title(f"{short(domain)} ({how})")
         panels[-1].set_xlabel("time since the start [s]")
         handles: list[Patch | Line2D] = [
-            Patch(facecolor=variant_color(v), alpha=0.55, label=v) for v in variants
+            Patch(facecolor=variant_color(v), alpha=0.55, label=short(v)) for v in variants
         ]
         if (~frame["valid"].fillna(True).astype(bool)).any():
             handles.append(

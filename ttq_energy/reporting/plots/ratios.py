@@ -22,6 +22,7 @@ from ttq_energy.reporting.plots.style import (
     modelled,
     need,
     new_figure,
+    short,
     style,
     variant_color,
 )
@@ -79,10 +80,10 @@ def _panel(axes: Axes, frame: pd.DataFrame, rows: list[Row]) -> None:
 def _name_rows(axes: Axes, rows: list[Row], groups: bool = True) -> None:
     """Variants as tick labels, and each batch size once beside its rows."""
     axes.set_yticks([-place for place in range(len(rows))])
-    axes.set_yticklabels([row[2] for row in rows])
+    axes.set_yticklabels([short(row[2]) for row in rows])
     axes.set_ylim(-len(rows) + 0.4, 0.6)
     models = len({row[0] for row in rows}) > 1
-    longest = max(len(row[2]) for row in rows)
+    longest = max(len(short(row[2])) for row in rows)
     first = 0
     for place in range(1, len(rows) + 1):
         if place < len(rows) and rows[place][:2] == rows[first][:2]:
@@ -90,7 +91,7 @@ def _name_rows(axes: Axes, rows: list[Row], groups: bool = True) -> None:
         model, batch, _ = rows[first]
         if groups:
             axes.annotate(
-                f"{model}\nbatch {batch}" if models else f"batch {batch}",
+                f"{short(model)}\nbatch {batch}" if models else f"batch {batch}",
                 (0, -(first + place - 1) / 2),
                 xycoords=("axes fraction", "data"),
                 xytext=(-4.4 * longest - 13, 0),
@@ -176,12 +177,21 @@ def ratios_by_run(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
                     f"{run}: {row.variant} ÷ {row.baseline}, batch {row.batch_size}: "
                     f"{interval(row.ratio, row.ratio_low, row.ratio_high)} ({row.provenance})",
                 )
-            axes.scatter([], [], s=26, marker=markers[index % len(markers)], color=MUTED, label=run)
+            axes.scatter(
+                [],
+                [],
+                s=26,
+                marker=markers[index % len(markers)],
+                color=MUTED,
+                label=short(run, 40),
+            )
         axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
         _name_rows(axes, rows)
         axes.set_xlim(left=0.0)
         kind = _NAMES.get(str(frame["quantity"].iloc[0]), "ratio")
         base, how = frame["baseline"].iloc[0], frame["provenance"].iloc[0]
         axes.set_xlabel(f"{kind} per inference ÷ {base} ({how})")
-        figure.legend(loc="outside upper left", ncols=legend_columns(width, runs))
+        figure.legend(
+            loc="outside upper left", ncols=legend_columns(width, [short(r, 40) for r in runs])
+        )
         return figure

@@ -28,6 +28,7 @@ INK = "#1b1b1f"
 MUTED = "#6b6b76"
 GRID = "#dcdce2"
 PAPER = "#ffffff"
+WARNING = "#a8480a"
 HATCH = "////"
 
 # Okabe and Ito's colours (Color Universal Design, 2008), ordered so that the usual variants also
@@ -133,6 +134,17 @@ def panels_abreast(count: int, width: float) -> int:
     return 3 if count > 4 else 2
 
 
+def short(name: object, most: int = 26) -> str:
+    """A name for an axis or a legend: its middle gives way where it is too long.
+
+    Dollar signs are kept from being read as mathematics.
+    """
+    text = str(name)
+    if len(text) > most:
+        text = f"{text[: most - most // 2 - 1]}…{text[len(text) - most // 2 :]}"
+    return text.replace("$", r"\$")
+
+
 def need(frame: pd.DataFrame, plot: str, *columns: str) -> None:
     """Check what a plot is given.
 
@@ -146,7 +158,9 @@ def need(frame: pd.DataFrame, plot: str, *columns: str) -> None:
             close = nearest(column, map(str, frame.columns))
             hint = f"; there is '{close}'" if close else ""
             raise InputError(f"{plot}: the column '{column}' is missing{hint}")
-        if column.endswith(("_j", "_s", "_w", "_bytes")) or column.startswith(("ratio", "accuracy")):
+        if column.endswith(("_j", "_s", "_w", "_bytes")) or column.startswith(
+            ("ratio", "accuracy")
+        ):
             kind = frame[column].dtype
             if kind.kind not in "iuf" and not frame[column].isna().all():
                 raise InputError(f"{plot}: the column '{column}' holds {kind}, expected numbers")
@@ -236,6 +250,12 @@ def error_bar(axes: Axes, x: float, y: float, *, low: float, high: float, **opti
     }
     error = {"yerr" if vertical else "xerr": ends}
     axes.errorbar(x, y, **{**style_, **error, **options})
+
+
+def stamp(figure: Figure, text: str) -> None:
+    """Write a warning under a figure, inside it."""
+    with style():
+        figure.supxlabel(text, fontsize=7, color=WARNING, fontweight="bold")
 
 
 def svg_text(figure: Figure) -> str:

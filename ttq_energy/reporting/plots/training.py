@@ -20,6 +20,7 @@ from ttq_energy.reporting.plots.style import (
     modelled,
     need,
     new_figure,
+    short,
     style,
     variant_color,
     variant_marker,
@@ -56,7 +57,7 @@ def curves(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
                     linestyle=line,
                     marker=variant_marker(str(variant)) if len(epochs) <= 12 else "",
                     markersize=3,
-                    label=str(variant),
+                    label=short(variant),
                 )
                 unit = " %" if column == "accuracy" else ""
                 last = f"{mean.iloc[-1]:.4g}{unit}"
@@ -100,7 +101,7 @@ def accuracy_dots(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
             text = percent(row.accuracy, row.accuracy_low, row.accuracy_high)
             annotate_value(mark, f"{row.variant}: {text}")
         axes.set_yticks([-place for place in range(len(frame))])
-        axes.set_yticklabels(list(frame["variant"]))
+        axes.set_yticklabels(list(map(short, frame["variant"])))
         axes.set_ylim(-len(frame) + 0.4, 0.6)
         base = frame[frame["variant"] == "fp32"]
         if len(base):
@@ -151,7 +152,7 @@ def training_bars(frame: pd.DataFrame, width: float = COLUMN_IN) -> Figure:
                     f"({how or 'timed'})",
                 )
             axes.set_yticks([-place for place in range(len(frame))])
-            axes.set_yticklabels(list(frame["variant"]))
+            axes.set_yticklabels(list(map(short, frame["variant"])))
             axes.set_xlim(left=0.0)
             axes.grid(visible=False, axis="y")
             axes.set_xlabel(f"{label} [{scale.unit}]")

@@ -29,7 +29,10 @@ def sections(run: Run, country: str | None = None) -> tuple[Section, ...]:
         country: ISO 3166 code for the carbon section; None leaves it out.
     """
     found = [make(run) for make in _IN_ORDER]
-    if country:
-        found.append(estimated.carbon(run, country))
-    found += [about.left_out(run), about.method(run)]
+    missing = []
+    if country is not None:
+        carbon = estimated.carbon(run, country)
+        found.append(carbon)
+        missing += [] if carbon else [estimated.no_carbon(country)]
+    found += [about.left_out(run, missing), about.method(run)]
     return tuple(section for section in found if section is not None)

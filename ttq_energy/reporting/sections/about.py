@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from ttq_energy.reporting import tables, views
@@ -133,9 +134,12 @@ def _networks(run: Run) -> str:
     return f"Networks: {'; '.join(told)}." if told else ""
 
 
-def left_out(run: Run) -> Section | None:
-    """Blocks, layers and variants that the figures do not contain, and why."""
-    said = [*map(str, run.manifest.get("messages") or []), *_absent_variants(run)]
+def left_out(run: Run, missing: Sequence[str] = ()) -> Section | None:
+    """Blocks, layers and variants that the figures do not contain, and why.
+
+    ``missing`` are sentences on parts of the report that were asked for and cannot be made.
+    """
+    said = [*missing, *map(str, run.manifest.get("messages") or []), *_absent_variants(run)]
     blocks: list[Block] = [Listing(tuple(said))] if said else []
     refused = tables.blocks_left_out(run)
     if len(refused):

@@ -12,13 +12,16 @@ from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, number, quantity
 from ttq_energy.reporting.frames import each_row
 from ttq_energy.reporting.sections.measured import _slug
-from ttq_energy.reporting.tables.gather import baseline_of
+from ttq_energy.reporting.tables.gather import baseline_of, is_ternary
 from ttq_energy.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_LAYERS = 40
+_MOST_BARS = 60
+_MOST_TARGETS = 6
+_LONG_TABLE_ROWS = 90
 
 
 def per_layer(run: Run) -> Section | None:
@@ -109,20 +112,25 @@ def targets(run: Run) -> Section | None:
     ]
     for model, group in parts.groupby("model", sort=False):
         mine = totals[totals["model"] == model]
-        blocks.append(
-            FigureView(
-                f"estimates-{_slug(model)}",
-                f"Modelled energy of one inference of {model} by component, with the range of the "
-                "total.",
-                _alt(mine),
-                partial(plots.component_bars, group, mine),
+        pages = _even_parts(list(dict.fromkeys(group["target"])), _MOST_TARGETS)
+        for page, names in enumerate(pages, 1):
+            here = mine[mine["target"].isin(names)]
+            part = f", part {page} of {len(pages)}" if len(pages) > 1 else ""
+            blocks.append(
+                FigureView(
+                    f"estimates-{_slug(model)}{f'-{page}' if page > 1 else ''}",
+                    f"Modelled energy of one inference of {model} by component, with the range of "
+                    f"the total{part}.",
+                    _alt(here),
+                    partial(plots.component_bars, group[group["target"].isin(names)], here),
+                )
             )
-        )
+    shown, note = _few_variants(totals, run)
     blocks.append(
         views.table(
             "estimates",
             "Modelled energy and latency of one inference on every target.",
-            totals.assign(provenance="modelled"),
+            shown.assign(provenance="modelled"),
             [
                 views.text("target", "target"),
                 views.text("variant", "variant"),
@@ -132,25 +140,55 @@ def targets(run: Run) -> Section | None:
                 views.value("latency_s", "latency", "s"),
                 views.value("latency_ratio", f"latency ÷ {base}", digits=2),
             ],
+            note,
+            totals.assign(provenance="modelled"),
         )
     )
-    reasons = totals[totals["reason"] != ""]
+    told = ["model", "target", "variant", "ratio", "reason"]
+    reasons = shown[shown["reason"] != ""]
     if len(reasons):
         blocks.append(
             views.table(
                 "estimate_reasons",
                 f"Why: each component's part in the change, in percent of {base}'s energy.",
-                reasons[["model", "target", "variant", "ratio", "reason"]],
+                reasons[told],
                 [
                     views.text("target", "target"),
                     views.text("variant", "variant"),
                     views.value("ratio", "ratio", digits=2),
                     views.text("reason", "what makes the difference", wide=True),
                 ],
+                note,
+                totals.loc[totals["reason"] != "", told],
             )
         )
     blocks += _target_notes(run)
     return Section("estimates", "Estimates for accelerators", tuple(blocks))
+
+
+def _even_parts(items: list[str], most: int) -> list[list[str]]:
+    """The items in order, in as few parts of nearly one size as keep to ``most`` each."""
+    parts = -(-len(items) // most)
+    size = -(-len(items) // parts)
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _few_variants(totals: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, str]:
+    """Of a table too long to read, what the answer needs: the baseline, the headline's ternary
+    variant, and the ternary and the other variant that take the least energy over all targets."""
+    if len(totals) <= _LONG_TABLE_ROWS:
+        return totals, ""
+    base = baseline_of(run)
+    names = list(dict.fromkeys(totals["variant"]))
+    least = totals.groupby("variant", sort=False)["ratio"].median().dropna()
+    ternary = [v for v in names if is_ternary(run, v) and v in least]
+    others = [v for v in names if v not in ternary and v in least]
+    kept = {base, headline_variant(run, names)}
+    kept |= {str(least[group].idxmin()) for group in (ternary, others) if group}
+    shown = totals[totals["variant"].isin(kept)].reset_index(drop=True)
+    rest = [v for v in names if v not in kept]
+    note = f"Left to the plots and to --format csv: {listed(rest)}." if rest else ""
+    return shown, note
 
 
 def _target_notes(run: Run) -> list[Block]:
@@ -191,6 +229,10 @@ def measured_against_modelled(run: Run) -> Section | None:
         "of different provenance."
     ]
     for model, group in frame.groupby("model", sort=False):
+        group, _ = _few_variants(group, run)
+        batches = group.loc[group["batch_size"] > 0, "batch_size"]
+        if len(group) > _MOST_BARS and len(batches):
+            group = group[group["batch_size"].isin([0, batches.min()])]
         texts = [
             f"{r.variant} on {r.where}: {interval(r.ratio, r.ratio_low, r.ratio_high)} "
             f"({r.provenance})"
@@ -206,11 +248,12 @@ def measured_against_modelled(run: Run) -> Section | None:
                 partial(plots.ratio_by_place, group, baseline=base),
             )
         )
+    shown, note = _few_variants(frame, run)
     blocks.append(
         views.table(
             "measured_modelled",
             f"Energy ÷ {base}, measured here and modelled elsewhere.",
-            frame,
+            shown,
             [
                 views.text("variant", "variant"),
                 views.text("where", "where"),
@@ -218,6 +261,8 @@ def measured_against_modelled(run: Run) -> Section | None:
                 views.interval("ratio", "ratio"),
                 views.text("provenance", "provenance"),
             ],
+            note,
+            frame,
         )
     )
     return Section("measured-modelled", "Measured against modelled", tuple(blocks))
@@ -226,6 +271,14 @@ def measured_against_modelled(run: Run) -> Section | None:
 def carbon(run: Run, country: str) -> Section | None:
     """CO2 equivalents of a million inferences in a country that the user names."""
     return carbon_section(tables.carbon(run, country), country)
+
+
+def no_carbon(country: str) -> str:
+    """Why a country was named and no carbon is given."""
+    return (
+        f"No carbon is given for {country_factor(country).country}: the run has no energy of an "
+        "inference, measured or modelled."
+    )
 
 
 def carbon_section(frame: pd.DataFrame, country: str) -> Section | None:

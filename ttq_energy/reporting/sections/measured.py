@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _MOST_TRACES = 4
 _LONG_TABLE_ROWS = 48
+_LONGEST_NAME = 80
+_BETWEEN = "of batch sizes between the least and the greatest"
 _SAID = {
     "counter": "measured with a hardware counter",
     "integrated": "measured by sampling power",
@@ -43,11 +46,12 @@ def energy_and_latency(run: Run) -> Section | None:
             )
         )
     if len(latency):
+        shown, note = _ends_of_batches(latency)
         blocks.append(
             views.table(
                 "latency",
                 f"Latency of one inference{_place(latency)}: block duration divided by inferences.",
-                latency,
+                shown,
                 [
                     views.count("batch_size", "batch"),
                     views.text("variant", "variant"),
@@ -55,6 +59,8 @@ def energy_and_latency(run: Run) -> Section | None:
                     views.count("blocks", "blocks"),
                     views.text("kernel", "kernel", wide=True),
                 ],
+                note,
+                latency,
             )
         )
     blocks += _comparison_blocks(run)
@@ -141,6 +147,14 @@ def power_over_time(run: Run) -> Section | None:
     if frame.empty:
         return None
     groups = list(frame.groupby(["model", "device", "batch_size"], sort=False))
+    if len(groups) > _MOST_TRACES:
+        # One of each network and device before a second of any.
+        seen = Counter()  # type: ignore[var-annotated]
+        turn = []
+        for key, _ in groups:
+            turn.append(seen[key[:2]])
+            seen[key[:2]] += 1
+        groups = [groups[i] for i in sorted(range(len(groups)), key=lambda i: (turn[i], i))]
     blocks: list[Block] = []
     for key, group in groups[:_MOST_TRACES]:
         bad = group[~group["valid"].fillna(True).astype(bool)]
@@ -179,8 +193,26 @@ def _shortened(frame: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, str]:
     timed = frame["quantity"] == "latency" if "quantity" in frame else frame["domain"] == "time"
     main = of_main_domain(frame.reset_index(names="row"), run)["row"]
     shown = frame.loc[frame.index.isin(main) | timed]
+    told = ["of other domains"]
+    if len(shown) > 2 * _LONG_TABLE_ROWS and "quantity" in shown:
+        shown = shown[shown["quantity"] != "net_energy"]
+        told.append("of net energy")
+    ends, _ = _ends_of_batches(shown)
+    if len(ends) < len(shown):
+        shown = ends
+        told.append(_BETWEEN)
     rest = len(frame) - len(shown)
-    return shown, f"{rest} rows of other domains: --format csv." if rest else ""
+    return shown, f"{rest} rows {listed(told, 'or')}: --format csv." if rest else ""
+
+
+def _ends_of_batches(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Of a very long table the rows of the least and the greatest batch size."""
+    if len(frame) <= 2 * _LONG_TABLE_ROWS:
+        return frame, ""
+    batches = frame["batch_size"]
+    shown = frame[batches.isin([batches.min(), batches.max()])]
+    rest = len(frame) - len(shown)
+    return shown, f"{rest} rows {_BETWEEN}: --format csv." if rest else ""
 
 
 def _alt(frame: pd.DataFrame, column: str, unit: str, how: str) -> str:
@@ -200,4 +232,5 @@ def _slug(*parts: object) -> str:
     """A name for a file; names that differ only in odd characters stay different."""
     text = "-".join(str(part).replace(":", "") for part in parts)
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)
+    safe = safe[:_LONGEST_NAME]
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

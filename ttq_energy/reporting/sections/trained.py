@@ -15,6 +15,9 @@ from ttq_energy.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
+_MOST_PANELS = 6
+_LONG_FRONT = 60
+
 
 def accuracy_against_energy(run: Run) -> Section | None:
     """Accuracy of every variant, against what one inference takes."""
@@ -23,16 +26,19 @@ def accuracy_against_energy(run: Run) -> Section | None:
         return None
     both = tables.accuracy_energy(run)
     blocks: list[Block] = []
-    for (model, soft), frame in both.groupby(
+    for (model, soft), every in both.groupby(
         ["model", both["provenance"] == "modelled"], sort=False
     ):
         kind = "modelled" if soft else "measured"
+        frame = _for_panels(every)
         front = frame[frame["pareto"]]
         blocks.append(
             FigureView(
                 f"accuracy-energy-{_slug(model, kind)}",
                 f"Accuracy of {model} against {kind} energy per inference, with 95 % intervals. "
-                "Dashed: the Pareto front, the variants that no other beats in both.",
+                "Dashed: the Pareto front, the variants that no other beats in both."
+                + " More places are in the table accuracy_energy."
+                * (len(frame) < len(every)),
                 "On the Pareto front: "
                 + "; ".join(
                     f"{r.variant} on {r.where}"
@@ -43,6 +49,7 @@ def accuracy_against_energy(run: Run) -> Section | None:
                 partial(plots.accuracy_energy, frame),
             )
         )
+    blocks += _front_table(both)
     blocks += _untested(run)
     blocks.append(
         views.table(
@@ -62,6 +69,47 @@ def accuracy_against_energy(run: Run) -> Section | None:
     )
     title = "Accuracy against energy" if len(both) else "Accuracy"
     return Section("accuracy-energy", title, tuple(blocks))
+
+
+def _for_panels(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that one figure has room for: the least and the greatest batch size first."""
+    places = ["where", "provenance", "batch_size"]
+    if len(frame[places].drop_duplicates()) > _MOST_PANELS:
+        batches = frame.groupby(["where", "provenance"])["batch_size"]
+        ends = frame["batch_size"].isin([batches.min().min(), batches.max().max()])
+        frame = frame[ends] if ends.any() else frame
+    keys = frame[places].drop_duplicates()[:_MOST_PANELS]
+    return frame.merge(keys, on=places, how="inner")
+
+
+def _front_table(both: pd.DataFrame) -> list[Block]:
+    front = both[both["pareto"]]
+    if front.empty:
+        return []
+    batches = front["batch_size"].unique()
+    shown = front
+    if len(front) > _LONG_FRONT:
+        shown = front[front["batch_size"].isin([0, min(b for b in batches if b), max(batches)])
+                      if any(batches) else front["batch_size"] == 0]  # fmt: skip
+        shown = shown[:_LONG_FRONT]
+    left = len(front) - len(shown)
+    return [
+        views.table(
+            "accuracy_energy",
+            "The Pareto fronts: variants that no other beats in both accuracy and energy.",
+            shown,
+            [
+                views.text("where", "where"),
+                views.count("batch_size", "batch", zero="–"),
+                views.text("variant", "variant"),
+                views.interval("energy_j", "energy", "J"),
+                views.percent("accuracy", "accuracy"),
+                views.text("provenance", "provenance"),
+            ],
+            f"{left} more rows, and the variants behind the front: --format csv." if left else "",
+            both,
+        )
+    ]
 
 
 def _untested(run: Run) -> list[Block]:

@@ -3,7 +3,7 @@
 Each takes a Run or a list of Runs; with several, a first column ``run`` tells them apart.
 """
 
-from ttq_energy.reporting.tables.comparing import across_runs
+from ttq_energy.reporting.tables.comparing import across_runs, differences, mean_power
 from ttq_energy.reporting.tables.estimated import (
     carbon,
     estimate_components,
@@ -37,6 +37,7 @@ __all__ = [
     "blocks_left_out",
     "carbon",
     "comparisons",
+    "differences",
     "energy",
     "estimate_components",
     "estimate_totals",
@@ -45,6 +46,7 @@ __all__ = [
     "layers",
     "machine",
     "main_domains",
+    "mean_power",
     "measured_and_modelled",
     "sensors",
     "stages",

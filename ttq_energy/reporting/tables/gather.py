@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ttq_energy.run import Run
+from ttq_energy.errors import InputError
+from ttq_energy.run import MANIFEST, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,11 +19,27 @@ BASELINE = "fp32"
 TERNARY_TYPES = ("TTQ", "TWN")
 
 
+_NAMES: dict[type, str] = {dict: "a mapping of keys", list: "a list", str: "text"}
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("study", "environment", "stages", "models", "variants", "targets"), dict),
+    **dict.fromkeys(("sensors", "meters", "messages", "estimate_ratios"), list),
+    **dict.fromkeys(("created", "status"), str),
+}
+"""What a report reads of run.json, and of what kind it must be."""
+
+
 class Snapshot(Run):
     """A Run as it was when a report was begun: every table is read once, derived ones made once."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run.folder, run.manifest)
+        for key, kind in _KINDS.items():
+            value = run.manifest.get(key)
+            if value is not None and not isinstance(value, kind):
+                raise InputError(
+                    f"{run.folder / MANIFEST}: {key}: expected {_NAMES[kind]}, "
+                    f"got {type(value).__name__}"
+                )
         self.tables = _ReadOnce(run)  # type: ignore[assignment]
         self.derived: dict[str, Any] = {}
 
