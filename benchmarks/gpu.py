@@ -38,6 +38,7 @@ from ttq_energy.measurement import (
     run_protocol,
 )
 from ttq_energy.meters import make_meter
+from ttq_energy.meters.nvml_settings import gpu_settings
 from ttq_energy.run import Run, create_run
 from ttq_energy.study import MeasurementSpec, ModelSpec, Study, VariantSpec
 
@@ -240,6 +241,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmarks/gpu.py: {error}", file=sys.stderr)
         return error.exit_code
     run.update(gpu=device)
+    for sentence in gpu_settings():
+        told(run, sentence)
     times: list[dict[str, Any]] = []
     for batch in options.batches:
         spent = (time.monotonic() - began_s) / LIMIT_S

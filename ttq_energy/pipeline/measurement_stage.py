@@ -16,6 +16,7 @@ from ttq_energy.measurement import (
     compare_measurements,
     run_protocol,
 )
+from ttq_energy.meters.nvml_settings import gpu_settings
 from ttq_energy.pipeline.executables import Executable, executable
 from ttq_energy.pipeline.networks import Networks
 from ttq_energy.pipeline.plan import Plan, Subject
@@ -42,6 +43,9 @@ def measure_all(
     spec = plan.study.measurement
     if spec is None:
         return
+    if plan.device.startswith("cuda"):
+        for sentence in gpu_settings():
+            run.add_message(sentence)
     for subject in plan.subjects:
         for batch_size in spec.batch_sizes:
             key = f"measure|{subject.title}|{batch_size}"

@@ -33,6 +33,8 @@ def train_all(
         if networks.random_weights(subject):
             run.add_message(f"{subject.title}: weights are random, drawn anew from the seed")
     for subject, variant, seed in _to_train(plan):
+        if networks.random_weights(subject):
+            continue
         key = stage_key(subject, variant, seed)
         if run.done(key):
             continue
@@ -61,8 +63,6 @@ def _train_one(
     monitor: EnergyMonitor | None,
     progress: Progress,
 ) -> None:
-    if networks.random_weights(subject):
-        return
     model = networks.fresh(subject, variant, seed)
     checkpoint = run.checkpoint(subject.title, variant.name, seed)
     spec = plan.study.training

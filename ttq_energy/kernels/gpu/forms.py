@@ -73,7 +73,8 @@ def packed_form(packed: nn.Module, example: Tensor, activations: str) -> Form:
     Raises:
         InputError: unknown ``activations``.
     """
-    dtypes = {**PACKED_DTYPES, "int8": torch.float32}
+    # As in the dense int8 networks that it stands beside, what is not ternary is bfloat16.
+    dtypes = {**PACKED_DTYPES, "int8": torch.bfloat16}
     if activations not in dtypes:
         raise unknown_name("activations", activations, dtypes)
     network = with_activations(packed, dtypes[activations]).eval()

@@ -131,4 +131,8 @@ if __name__ == "__main__":
         del sys.argv[0]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
+        import gpu_forms
+
+        # Two kernels are enough for the paths around them; each call takes a tenth of a second.
+        gpu_forms.TERNARY = {name: gpu_forms.TERNARY[name] for name in ("ttq bf16", "ttq int8")}
         runpy.run_path(sys.argv[0], run_name="__main__")
