@@ -1,6 +1,7 @@
 """The analytic model against silicon, against the clock, and beside ZigZag.
 
     python benchmarks/energy_model.py validate     # every figure of docs/validation.md
+    python benchmarks/energy_model.py fit          # the one fitted figure of eyeriss-v1
     python benchmarks/energy_model.py answers      # ResNet-18 on every target
     python benchmarks/energy_model.py speed        # counting, estimating, what-if points
     python benchmarks/energy_model.py zigzag --python VENV/bin/python
@@ -110,13 +111,17 @@ def alexnet() -> Convolutions:
     )
 
 
+def published_mapping() -> dict[str, dict[str, int]]:
+    """What the chip ran on AlexNet."""
+    table = pd.read_csv(DATA / "eyeriss-v1-alexnet-mapping.csv").set_index("layer")
+    return {str(n): row[list("mnepqrt")].astype(int).to_dict() for n, row in table.iterrows()}
+
+
 def validate() -> None:
     chip = pd.read_csv(DATA / "eyeriss-v1-alexnet.csv").set_index("layer").drop("total")
-    table = pd.read_csv(DATA / "eyeriss-v1-alexnet-mapping.csv").set_index("layer")
-    published = {name: row[list("mnepqrt")].astype(int).to_dict() for name, row in table.iterrows()}
     with torch.device("meta"):
         counts = te.count(alexnet(), torch.empty(4, 3, 227, 227))
-    for title, mapping in (("searched", None), ("published", published)):
+    for title, mapping in (("searched", None), ("published", published_mapping())):
         print(f"\nEyeriss v1, AlexNet, batch 4, {title} mapping (model / chip - 1)")
         errors = _eyeriss(counts, chip, mapping, 1e6)
         print(errors.map("{:+.1%}".format).to_string())
@@ -147,6 +152,22 @@ def validate() -> None:
     print()
     for claim in arithmetic_claims():
         print(f"{claim.gain:5.1f} times: {claim.name}; {claim.meaning}")
+
+
+def fit() -> None:
+    """Time-proportional power of eyeriss-v1: least squares over AlexNet's relative errors."""
+    chip = pd.read_csv(DATA / "eyeriss-v1-alexnet.csv").set_index("layer").drop("total")
+    with torch.device("meta"):
+        counts = te.count(alexnet(), torch.empty(4, 3, 227, 227))
+    zeros = chip["zero_ifmap_fraction"].to_dict()
+    result = estimate(counts, "eyeriss-v1", activation_zeros=zeros, mapping=published_mapping())
+    seconds = result.layers.set_index("layer")["latency_s"].loc[chip.index]
+    parts = result.components.pivot_table(index="layer", columns="component", values="energy_j")
+    others = parts.drop(columns=["dram", "static"]).sum(axis=1).loc[chip.index]
+    measured = chip["power_mw"] * chip["total_latency_ms"] * 1e-6
+    weight, wanted = seconds / measured, 1 - others / measured
+    print(f"static_w {(weight * wanted).sum() / (weight**2).sum():.4f}")
+    print("of each layer alone:", (wanted / weight).map("{:.3f}".format).to_dict())
 
 
 def _eyeriss(
@@ -277,7 +298,7 @@ def zigzag(python: str, lpf_limit: int, timeout_s: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["validate", "answers", "speed", "zigzag"])
+    parser.add_argument("what", choices=["validate", "fit", "answers", "speed", "zigzag"])
     parser.add_argument("--python", help="interpreter that has zigzag-dse, for 'zigzag'")
     parser.add_argument("--lpf-limit", type=int, default=6, help="zigzag's loop prime factors [6]")
     parser.add_argument("--timeout-s", type=float, default=600.0, help="of zigzag [600]")
@@ -287,7 +308,7 @@ def main() -> None:
             parser.error("zigzag: needs --python VENV/bin/python")
         zigzag(options.python, options.lpf_limit, options.timeout_s)
         return
-    {"validate": validate, "answers": answers, "speed": speed}[options.what]()
+    {"validate": validate, "fit": fit, "answers": answers, "speed": speed}[options.what]()
 
 
 if __name__ == "__main__":

@@ -352,7 +352,8 @@ class Pricer:
             weight_dram, in_dram = 0.0 * weight_dram, 0.0 * in_dram
             events.dram_bytes = reads / 8
             events.weight_dram_bytes = reads / 8
-        self._serial_input_bytes = in_dram / 8 if dram is not None else 0.0 * in_dram
+        waits = in_dram * target.serial_input_fill + out_dram * target.serial_output_drain
+        self._serial_bytes = waits / 8 if dram is not None else 0.0 * waits
         to_array = (
             words["buffer_input"] * in_bits * issued_a
             + words["buffer_output"] * sum_bits
@@ -443,8 +444,8 @@ class Pricer:
                 self._output_bits / 8 / buffer.output_bandwidth_bytes_per_s,
             )
         busy = np.maximum(np.maximum(events.compute_s, events.dram_s), events.buffer_s)
-        if target.serial_input_fill and dram is not None:
-            waits = self._serial_input_bytes / dram.bandwidth_bytes_per_s
+        if dram is not None:
+            waits = self._serial_bytes / dram.bandwidth_bytes_per_s
             busy = np.maximum(np.maximum(events.compute_s, events.buffer_s) + waits, events.dram_s)
         events.latency_s = busy
         events.active_units = self._of_mappings("active_units")

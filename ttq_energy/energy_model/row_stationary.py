@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ttq_energy.energy_model.targets import Target
 
 PARAMETERS = ("m", "n", "e", "p", "q", "r", "t")
+MOST = 300_000
 
 
 def map_layer(
@@ -51,35 +52,46 @@ def map_layer(
     return Mapping(dram_partial=0.0, buffer_weight=0.0, tiles=tiles, **values)
 
 
-def _candidates(g: Geometry, target: Target, widths: Widths) -> dict[str, Any]:
-    """Every legal choice of e, n, p, q, r and t, each with the most filters m that fit."""
+def _candidates(
+    g: Geometry, target: Target, widths: Widths, least_active: float | None = None
+) -> dict[str, Any]:
+    """Every legal choice of e, n, p, q, r and t, each with the most filters m that fit.
+
+    Sets and register files are checked pair by pair before the pairs are combined. Only images at
+    a time are thinned out, where a large batch would make more than ``MOST`` candidates.
+    """
     assert target.registers is not None
     weight_words, input_words, output_words = target.registers
-    rows, columns = target.rows, target.columns
-    kernel_rows = min(g.kernel_h, rows)
-    slots = rows // kernel_rows
-    q_most = max(1, input_words // g.kernel_w)
-    axes = (
-        tile_sizes(g.out_h, slots * columns),
-        tile_sizes(g.batch),
-        thinned(tile_sizes(g.out_channels, output_words), 10),
-        tile_sizes(g.in_channels, q_most),
-        thinned(tile_sizes(g.in_channels, slots * columns), 6),
-        thinned(tile_sizes(g.out_channels, slots * columns), 6),
+    most_sets = target.rows // min(g.kernel_h, target.rows) * target.columns
+    r, t = _pairs(tile_sizes(g.in_channels, most_sets), tile_sizes(g.out_channels, most_sets))
+    r, t = _where(r * t <= most_sets, r, t)
+    p, q = _pairs(
+        tile_sizes(g.out_channels, output_words),
+        tile_sizes(g.in_channels, max(1, input_words // g.kernel_w)),
     )
-    axes = (thinned(axes[0], 16), thinned(axes[1], 5), *axes[2:])
-    e, n, p, q, r, t = (a.ravel() for a in np.meshgrid(*axes, indexing="ij"))
-    folds = ceil_div(e, columns)
-    sets = np.where(folds == 1, slots * (columns // np.minimum(e, columns)), slots // folds)
-    legal = (
-        (r * t <= sets)
-        & (p * q * np.minimum(g.kernel_w, input_words) <= weight_words)
-        & (q * r <= g.in_channels + q - 1)
+    p, q = _where(p * q * min(g.kernel_w, input_words) <= weight_words, p, q)
+    heights = tile_sizes(g.out_h, most_sets)
+    e, pair = _pairs(heights, np.arange(len(r)))
+    e, pair = _where(r[pair] * t[pair] <= _sets(g, target, e), e, pair)
+    active = _active(g, target, e, r[pair], t[pair])
+    share = target.least_active if least_active is None else least_active
+    e, pair = _where(active >= share * active.max(), e, pair)
+    first, second = _pairs(np.arange(len(e)), np.arange(len(p)))
+    e, r, t, p, q = e[first], r[pair[first]], t[pair[first]], p[second], q[second]
+    e, p, q, r, t = _where(
+        (q * r <= g.in_channels + q - 1)
         & (p * t <= g.out_channels + p - 1)
+        & _weights_fit(g, target, widths, p, q, r, t)
+        & _inputs_fit(g, target, widths, e, q, r),
+        *(e, p, q, r, t),
     )
-    e, n, p, q, r, t = (a[legal] for a in (e, n, p, q, r, t))
+    images = thinned(tile_sizes(g.batch), max(8, MOST // len(e)))
+    first, second = _pairs(np.arange(len(e)), np.arange(len(images)))
+    e, p, q, r, t, n = (*(axis[first] for axis in (e, p, q, r, t)), images[second])
     m = _most_filters(g, target, widths, e, n, p, q, r, t)
     fits = m > 0
+    if not fits.any() and share > 0:
+        return _candidates(g, target, widths, least_active=0.0)
     if not fits.any():
         # Even the smallest tile overflows the buffer: map it and let the partial sums spill.
         smallest = np.argmin(m * 0 + e * n * p * t * q * r)
@@ -89,6 +101,47 @@ def _candidates(g: Geometry, target: Target, widths: Widths) -> dict[str, Any]:
     return {
         name: array[fits] for name, array in zip(PARAMETERS, (m, n, e, p, q, r, t), strict=True)
     }
+
+
+def _pairs(a: Any, b: Any) -> tuple[Any, Any]:
+    """Every element of one beside every element of the other."""
+    return np.repeat(a, len(b)), np.tile(b, len(a))
+
+
+def _where(holds: Any, *axes: Any) -> tuple[Any, ...]:
+    return tuple(axis[holds] for axis in axes)
+
+
+def _sets(g: Geometry, target: Target, e: Any) -> Any:
+    """How many PE sets of e columns the array takes; a wider one is folded over the rows."""
+    slots = target.rows // min(g.kernel_h, target.rows)
+    folds = ceil_div(e, target.columns)
+    beside = target.columns // np.minimum(e, target.columns)
+    if target.stack_sets and slots > 1:
+        beside = np.full_like(beside, max(1, target.columns // min(g.out_h, target.columns)))
+    return np.where(folds == 1, slots * beside, slots // folds)
+
+
+def _active(g: Geometry, target: Target, e: Any, r: Any, t: Any) -> Any:
+    """PEs at work in a pass."""
+    return np.minimum(r * t * min(g.kernel_h, target.rows) * e, target.units)
+
+
+def _weights_fit(
+    g: Geometry, target: Target, widths: Widths, p: Any, q: Any, r: Any, t: Any
+) -> Any:
+    """Whether the weights of a pass fit where they are prefetched; the smallest pass always does."""
+    words = p * q * r * t * min(g.kernel_h, target.rows) * g.kernel_w
+    return (words * widths.weight / 8 <= target.weight_prefetch_bytes) | (p * q * r * t == 1)
+
+
+def _inputs_fit(g: Geometry, target: Target, widths: Widths, e: Any, q: Any, r: Any) -> Any:
+    """Whether the input tile of one image fits its banks; one channel may always take more."""
+    level = target.level("buffer")
+    assert level is not None
+    rows = (e - 1) * g.stride_h + g.reach_h
+    tile_bytes = rows * g.padded_w * np.minimum(q * r, g.in_channels) * widths.input / 8
+    return (tile_bytes <= level.input_banks * level.bank_bytes) | (q * r == 1)
 
 
 def _most_filters(
@@ -139,9 +192,7 @@ def _traffic(g: Geometry, target: Target, c: dict[str, Any]) -> dict[str, Any]:
         "network_hops": g.outputs * channel_groups * np.maximum(g.kernel_h * r - 1, 0),
         "cycles": cycles / target.efficiency,
         "load_cycles": passes * tiles_n * words_a_pass / target.weight_words_per_cycle,
-        "active_units": np.minimum(
-            r * t * np.minimum(g.kernel_h, target.rows) * e, target.units
-        ).astype(float),
+        "active_units": _active(g, target, e, r, t).astype(float),
     }
 
 
@@ -175,10 +226,7 @@ def _seconds(target: Target, widths: Widths, traffic: dict[str, Any]) -> Any:
     if dram is None:
         return seconds
     fill = traffic["dram_input"] * widths.dram_input / 8 / dram.bandwidth_bytes_per_s
-    others = (
-        (traffic["dram_weight"] * widths.weight + traffic["dram_output"] * widths.dram_output)
-        / 8
-        / dram.bandwidth_bytes_per_s
-    )
-    waits = fill if target.serial_input_fill else 0.0
-    return np.maximum(seconds + waits, fill + others)
+    drain = traffic["dram_output"] * widths.dram_output / 8 / dram.bandwidth_bytes_per_s
+    weights = traffic["dram_weight"] * widths.weight / 8 / dram.bandwidth_bytes_per_s
+    waits = fill * target.serial_input_fill + drain * target.serial_output_drain
+    return np.maximum(seconds + waits, fill + drain + weights)

@@ -52,6 +52,7 @@ class Level:
         holds: tensors that use it.
         access_bits: what one access of ``read_pj`` and ``write_pj`` moves.
         size_bytes: infinite where not given; ``bank_bytes`` is the unit in which it is shared out.
+        input_banks: that the input tile of one image may take; one channel always may.
         accesses_per_mac: register accesses by tensor, words of the tensor's own width.
         not_gated: tensors whose register accesses go on when a zero gates the unit.
     """
@@ -64,6 +65,7 @@ class Level:
     write_pj: Figure
     size_bytes: float
     bank_bytes: float
+    input_banks: float
     accesses_per_mac: Mapping[str, float]
     not_gated: tuple[str, ...]
     bandwidth_bytes_per_s: float
@@ -105,8 +107,12 @@ class Target:
     flexible: bool
     parallelize_inputs: bool
     outputs_per_unit: int
+    inputs_per_unit: int | None
     registers: tuple[int, int, int] | None
     weight_words_per_cycle: float
+    weight_prefetch_bytes: float
+    least_active: float
+    stack_sets: bool
     efficiency: float
     modes: tuple[Mode, ...]
     zero_weight: str
@@ -119,6 +125,7 @@ class Target:
     run_bits: int
     stay_on_chip: bool
     serial_input_fill: bool
+    serial_output_drain: bool
     vector_per_cycle: float
     vector_pj: Figure
     static_w: Figure
@@ -311,9 +318,13 @@ class _Reader:
             flexible=array.get("flexible", False),
             parallelize_inputs=array.get("parallelize_inputs", False),
             outputs_per_unit=array.get("outputs_per_unit", 1),
+            inputs_per_unit=array.get("inputs_per_unit"),
             registers=registers
             and (registers["weight_words"], registers["input_words"], registers["output_words"]),
             weight_words_per_cycle=self.figure(("array", "weight_words_per_cycle"), infinite).value,
+            weight_prefetch_bytes=float(array.get("weight_prefetch_bytes", float("inf"))),
+            least_active=self.figure(("array", "least_active"), ZERO).value,
+            stack_sets=array.get("stack_sets", False),
             efficiency=self.figure(("array", "efficiency"), one).value,
             modes=tuple(self.mode(i) for i in range(len(data["modes"]))),
             zero_weight=zeros["weight"],
@@ -326,6 +337,7 @@ class _Reader:
             run_bits=activations.get("run_bits", 5),
             stay_on_chip=activations.get("stay_on_chip", False),
             serial_input_fill=activations.get("input_fill") == "serial",
+            serial_output_drain=activations.get("output_drain") == "serial",
             vector_per_cycle=float(
                 data.get("vector", {}).get(
                     "operations_per_cycle",
@@ -367,6 +379,7 @@ class _Reader:
             write_pj=self.figure((*path, "write_pj"), read),
             size_bytes=float(data.get("size_bytes", float("inf"))),
             bank_bytes=float(data.get("bank_bytes", 1)),
+            input_banks=float(data.get("input_banks", float("inf"))),
             accesses_per_mac=dict(data.get("accesses_per_mac", {})),
             not_gated=tuple(data.get("not_gated", ())),
             bandwidth_bytes_per_s=self.figure((*path, "bandwidth_bytes_per_s"), infinite).value,

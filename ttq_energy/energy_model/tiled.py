@@ -18,7 +18,6 @@ from ttq_energy.energy_model.mapping import (
     Widths,
     ceil_div,
     energy_per_bit,
-    thinned,
     tile_sizes,
 )
 from ttq_energy.errors import InputError
@@ -84,12 +83,21 @@ def _output_stationary(g: Geometry, target: Target) -> dict[str, float]:
             best = (cycles, reads, position_tiles, kept)
     assert best is not None
     cycles, _, position_tiles, filter_tiles = best
+    # Where the inputs do not all fit into the units' registers, they pass in batches, and each
+    # batch reads the sums of the one before and writes its own, a word a cycle in each unit.
+    batches = 1
+    load_cycles = 0.0
+    if target.inputs_per_unit is not None:
+        units = target.rows * target.columns
+        batches = ceil_div(g.reduction, units * target.inputs_per_unit)
+        sums = g.groups * g.positions * ceil_div(g.out_channels, units)
+        load_cycles = 2.0 * batches * sums
     return {
         "buffer_weight": float(g.weights * position_tiles),
         "buffer_input": float(g.positions * g.groups * g.reduction * filter_tiles),
-        "buffer_output": float(g.outputs),
+        "buffer_output": float(g.outputs * (2 * batches - 1)),
         "cycles": cycles / target.efficiency,
-        "load_cycles": 0.0,
+        "load_cycles": load_cycles,
         "active_units": min(g.macs / cycles, float(target.units)),
     }
 
@@ -120,26 +128,23 @@ def _buffer_tiles(
             "dram_partial": 0.0,
         }
         return once, {}
-    m, n, e, c = (
+    n, e, c = (
         a.ravel()
         for a in np.meshgrid(
-            thinned(tile_sizes(g.out_channels), 14),
-            thinned(tile_sizes(g.batch), 14),
-            thinned(tile_sizes(g.out_h), 10),
-            thinned(tile_sizes(g.in_channels), 8),
-            indexing="ij",
+            tile_sizes(g.batch), tile_sizes(g.out_h), tile_sizes(g.in_channels), indexing="ij"
         )
     )
     rows = np.minimum((e - 1) * g.stride_h + g.reach_h, g.in_h)
     input_bits = n * rows * g.in_w * c * widths.input
-    weight_bits = m * c * (g.kernel_h * g.kernel_w) * widths.weight
-    partial_bits = m * n * e * g.out_w * widths.accumulator
+    a_filter = c * (g.kernel_h * g.kernel_w) * widths.weight + n * e * g.out_w * widths.accumulator
+    # More filters at once never cost more: the most that fit are the only ones to try.
+    m = np.clip((size_bits - input_bits) // a_filter, 1, g.out_channels)
     tiles_x = ceil_div(g.batch, n) * ceil_div(g.out_h, e)
     tiles_m, tiles_c = ceil_div(g.out_channels, m), ceil_div(g.in_channels, c)
     overlap = np.where(e >= g.out_h, 1.0, ceil_div(g.out_h, e) * rows / max(1, g.in_h))
-    fits = input_bits + weight_bits + partial_bits <= size_bits
+    fits = input_bits + m * a_filter <= size_bits
     if not fits.any():
-        fits[np.argmin(input_bits + weight_bits + partial_bits)] = True
+        fits[np.argmin(input_bits + m * a_filter)] = True
     one_pass = tiles_c == 1
     spill = np.where(one_pass, 0.0, 2.0 * g.outputs * (tiles_c - 1))
     options = {
