@@ -36,8 +36,10 @@ class Noise:
         outliers: share of the blocks that are hit.
         outlier_size: mean size of a hit (exponential, always upward: something else ran).
         variants: in each round, the baseline among them.
-        pair_correlation: correlation of the log ratios from round to round that randomised order
-            does not remove, as when each variant had a slow noise of its own.
+        own: standard deviation of an AR(1) noise that each variant has for itself, from round to
+            round, which neither pairing nor random order removes.
+        own_correlation: of it.
+        heavy_tails: degrees of freedom of a t distribution for the white noise; 0 for a normal one.
     """
 
     drift: float = 0.0
@@ -47,23 +49,34 @@ class Noise:
     outliers: float = 0.0
     outlier_size: float = 0.2
     variants: int = 2
-    pair_correlation: float = 0.0
+    own: float = 0.0
+    own_correlation: float = 0.0
+    heavy_tails: float = 0.0
 
 
 ALL = Noise(drift=0.05, correlated=0.015, correlation=0.7, outliers=0.05)
+OWN = Noise(own=0.015, white=0.0)
 SCENARIOS: dict[str, Noise] = {
     "white noise": Noise(),
+    "heavy tails (t, 3 degrees)": Noise(heavy_tails=3.0),
     "drift of 5 %": Noise(drift=0.05),
-    "autocorrelated (0.9)": Noise(correlated=0.02, correlation=0.9),
+    "drift of 20 %": Noise(drift=0.2),
+    "AR(0.5) from block to block": Noise(correlated=0.02, correlation=0.5),
+    "AR(0.9) from block to block": Noise(correlated=0.02, correlation=0.9),
     "outliers in 5 % of blocks": Noise(outliers=0.05),
+    "outliers in 10 % of blocks": Noise(outliers=0.10),
     "all together": ALL,
     "all together, 5 variants": replace(ALL, variants=5),
-    "each variant its own AR(0.3)": Noise(pair_correlation=0.3),
-    "each variant its own AR(0.5)": Noise(pair_correlation=0.5),
-    "own AR(0.3), drift, outliers": Noise(drift=0.05, outliers=0.05, pair_correlation=0.3),
+    "each variant its own AR(0.3)": replace(OWN, own_correlation=0.3),
+    "each variant its own AR(0.5)": replace(OWN, own_correlation=0.5),
+    "each variant its own AR(0.7)": replace(OWN, own_correlation=0.7),
+    "own AR(0.5) and white noise": replace(OWN, own_correlation=0.5, white=0.01),
+    "own AR(0.5), drift, outliers": replace(
+        OWN, own_correlation=0.5, white=0.01, drift=0.05, outliers=0.05
+    ),
 }
-"""The first six are what the protocol meets. The last three are harsher than randomised order
-leaves possible, and show what happens when its assumptions fail."""
+"""Noise from block to block is what the protocol meets, in random order. Where each variant has a
+slow noise of its own, the assumption behind interleaving fails."""
 REALISTIC = ALL
 
 
@@ -72,7 +85,7 @@ def simulate(
 ) -> tuple[FloatArray, FloatArray]:
     """One study: energies of the baseline's and of the variant's blocks, one a round."""
     blocks = rounds * noise.variants
-    log = noise.white * rng.standard_normal(blocks)
+    log = noise.white * _white(blocks, noise.heavy_tails, rng)
     log += noise.drift * rng.choice([-1.0, 1.0]) * np.linspace(0.0, 1.0, blocks)
     log += _ar1(blocks, noise.correlated, noise.correlation, rng)
     hit = rng.random(blocks) < noise.outliers
@@ -81,10 +94,17 @@ def simulate(
     order = np.argsort(rng.random(by_round.shape), axis=1)
     shuffled = np.take_along_axis(by_round, order, axis=1)
     baseline, variant = shuffled[:, 0], shuffled[:, 1]
-    if noise.pair_correlation:
-        baseline = baseline + _ar1(rounds, 0.015, noise.pair_correlation, rng)
-        variant = variant + _ar1(rounds, 0.015, noise.pair_correlation, rng)
+    if noise.own:
+        baseline = baseline + _ar1(rounds, noise.own, noise.own_correlation, rng)
+        variant = variant + _ar1(rounds, noise.own, noise.own_correlation, rng)
     return 10.0 * np.exp(baseline), 10.0 * ratio * np.exp(variant)
+
+
+def _white(n: int, heavy_tails: float, rng: np.random.Generator) -> FloatArray:
+    """Values of mean 0 and standard deviation 1."""
+    if not heavy_tails:
+        return rng.standard_normal(n)
+    return rng.standard_t(heavy_tails, n) / np.sqrt(heavy_tails / (heavy_tails - 2.0))
 
 
 def _ar1(n: int, sd: float, correlation: float, rng: np.random.Generator) -> FloatArray:

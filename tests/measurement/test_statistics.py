@@ -25,7 +25,7 @@ def _load(name):
 
 
 simulation = _load("coverage")
-PROTOCOL = list(simulation.SCENARIOS.items())[:6]
+NOISES = list(simulation.SCENARIOS.items())
 energies = st.lists(st.floats(1.0, 100.0), min_size=6, max_size=30)
 
 
@@ -35,18 +35,12 @@ def pairs(rounds, ratio, noise=0.01, seed=0):
     return baseline, ratio * 10 * np.exp(noise * rng.standard_normal(rounds))
 
 
-@pytest.mark.parametrize(("name", "noise"), PROTOCOL, ids=[name for name, _ in PROTOCOL])
-def test_the_interval_holds_the_true_ratio_as_often_as_it_says(name, noise):
+@pytest.mark.parametrize("noise", [n for _, n in NOISES], ids=[name for name, _ in NOISES])
+def test_the_interval_holds_the_true_ratio_as_often_as_it_says(noise):
     rounds = (6, 20)
     share = np.mean([simulation.coverage(noise, n, STUDIES) for n in rounds])
     error = math.sqrt(0.95 * 0.05 / (STUDIES * len(rounds)))
     assert 0.94 - 1.5 * error <= share <= 0.98 + 1.5 * error
-
-
-def test_noise_that_is_correlated_from_round_to_round_is_allowed_for():
-    noise = simulation.SCENARIOS["own AR(0.3), drift, outliers"]
-    share = np.mean([simulation.coverage(noise, n, STUDIES) for n in (8, 20)])
-    assert share >= 0.93
 
 
 def test_without_a_difference_verdicts_are_rare():
