@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 triton = pytest.importorskip(
     "triton", reason="triton is not installed (pip install ttq-energy[triton])"
@@ -15,7 +16,17 @@ triton = pytest.importorskip(
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ttq_energy.kernels.gpu import activations, convolution, matmul, recurrence
+from ttq_energy.kernels import pack_linear
+from ttq_energy.kernels.gpu import (
+    activations,
+    convolution,
+    launch,
+    layout,
+    matmul,
+    recurrence,
+    tuning,
+)
+from ttq_energy.kernels.gpu.paths import Path as KernelPath
 
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET is set", allow_module_level=True)
@@ -212,3 +223,39 @@ def test_weights_go_from_registers_into_hoppers_tensor_cores(tmp_path):
     assert code.count("LOP3") < 1.25 * weights
     assert code.count("PRMT") < 0.1 * weights, "words are taken apart and put together again"
     assert "LDL" not in code, "registers spill"
+
+
+class NoDevice:
+    """Triton's driver for a device that is only compiled for."""
+
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device: 0)
+
+
+def test_candidates_of_a_shape_are_compiled_side_by_side_and_not_run(monkeypatch):
+    monkeypatch.setattr(triton.runtime.driver, "_active", NoDevice())
+    for kernel in (matmul.linear_kernel, matmul.vector_kernel):
+        monkeypatch.setattr(
+            kernel, "device_caches", type(kernel.device_caches)(kernel.create_binder)
+        )
+    weight = layout.repack(pack_linear(torch.ones(64, 512, dtype=torch.int8), 0.7, 0.3))
+    x = torch.ones(1, 512, dtype=torch.bfloat16)
+    y = torch.full((1, 64), 3.0, dtype=torch.bfloat16)
+    paths = [
+        KernelPath("tile", "both", 64, 16, True, 1, 4, 2),
+        KernelPath("vector", "both", 16, 1, True, 1, 2, 3),
+        KernelPath("dense"),
+    ]
+    ran = []
+
+    def run(path):
+        ran.append(path.kernel)
+        return launch.linear(path, x, None, weight, launch.Ending(), y)
+
+    tuning.compile_together(paths, run)
+    assert ran == ["tile", "vector"]
+    assert (y == 3).all(), "a kernel ran"
+    for kernel in (matmul.linear_kernel, matmul.vector_kernel):
+        (compiled_kernel,) = kernel.device_caches[0][0].values()
+        assert compiled_kernel.asm["cubin"]

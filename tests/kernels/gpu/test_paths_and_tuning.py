@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ttq_energy.errors import InputError
 from ttq_energy.kernels.gpu import tuning
 from ttq_energy.kernels.gpu.paths import Path, Problem, candidates
 from ttq_energy.kernels.gpu.tuning import Tuner, TuningCache
@@ -152,6 +153,81 @@ def test_switched_off_the_likely_best_runs_and_is_not_remembered(monkeypatch, tm
     monkeypatch.delenv(tuning.VARIABLE)
     tuner.choose(problem(1), device.run)
     assert device.runs > 0
+
+
+def test_a_kept_path_that_is_no_candidate_is_not_run(tmp_path):
+    cache = TuningCache("Fake GPU", tmp_path)
+    cache.put(problem(1).key, Path("tile", "both", block_rows=7, block_batch=-1), {})
+    device = FakeDevice(lambda path: 1e-6)
+    chosen = Tuner(TuningCache("Fake GPU", tmp_path), 132, device.timer).choose(
+        problem(1), device.run
+    )
+    assert chosen in candidates(problem(1), 132)
+    assert device.runs > 0
+
+
+def test_timing_stops_when_its_time_is_up_and_the_cache_goes_on(monkeypatch, tmp_path):
+    now = [0.0]
+    monkeypatch.setattr(tuning.time, "monotonic", lambda: now[0])
+    monkeypatch.setenv(tuning.VARIABLE, "10")
+
+    def slow(path):
+        now[0] += 1.0
+        return 1e-6
+
+    device = FakeDevice(slow)
+    tuner = Tuner(TuningCache("Fake GPU", tmp_path), 132, device.timer)
+    tuner.choose(problem(1), device.run)
+    runs = device.runs
+    assert tuner.choose(problem(2), device.run) == candidates(problem(2), 132)[0]
+    assert device.runs == runs
+    assert tuner.timed(problem(1))
+    assert not tuner.timed(problem(2))
+    next_process = Tuner(TuningCache("Fake GPU", tmp_path), 132, device.timer)
+    next_process.choose(problem(2), device.run)
+    assert device.runs > runs
+
+
+def test_a_limit_that_is_no_number_is_one_line(monkeypatch):
+    monkeypatch.setenv(tuning.VARIABLE, "soon")
+    with pytest.raises(InputError, match="expected seconds or 'off', got 'soon'"):
+        tuning.limit_s()
+
+
+def test_the_cache_has_a_folder_of_its_own_where_asked(monkeypatch, tmp_path):
+    monkeypatch.setenv(tuning.FOLDER_VARIABLE, str(tmp_path / "own"))
+    assert tuning.cache_folder() == tmp_path / "own"
+
+
+def test_without_a_home_the_cache_is_a_temporary_one(monkeypatch):
+    monkeypatch.delenv(tuning.FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def nowhere(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(tuning.FilePath, "expanduser", nowhere)
+    assert tuning.cache_folder().is_absolute()
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_the_next_timing(tmp_path):
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    device = FakeDevice(lambda path: 1e-6)
+    Tuner(TuningCache("Fake GPU", blocked), 132, device.timer).choose(problem(1), device.run)
+    assert blocked.read_text() == ""
+
+
+def test_candidates_are_given_together_before_the_first_is_timed(tmp_path):
+    device, given = FakeDevice(lambda path: 1e-6), []
+
+    def prepare(paths, run):
+        given.append((len(paths), device.runs))
+
+    Tuner(TuningCache("Fake GPU", tmp_path), 132, device.timer, prepare).choose(
+        problem(1), device.run
+    )
+    assert given == [(len(candidates(problem(1), 132)), 0)]
 
 
 def test_names_tell_what_ran():
