@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -165,12 +165,20 @@ class LayerKinds:
         return weights.dense(value, parameters=value.numel() + _bias_elements(module, parameter))
 
     def _quantized_info(self, quantized: QuantizedWeight, bias: int = 0) -> WeightInfo:
+        # Asked for by the layer and by its quantizer; reading codes takes longer than running it.
+        key = (id(quantized.module), f"{quantized.parameter} quantized")
+        if key not in self._infos:
+            self._infos[key] = self._read_quantized(quantized)
+        info = self._infos[key]
+        return replace(info, parameters=info.parameters + bias)
+
+    def _read_quantized(self, quantized: QuantizedWeight) -> WeightInfo:
         if can_pack(quantized):
             codes, (w_pos, w_neg) = quantized.codes(), quantized.scales()
-            return weights.ternary(codes, w_pos, w_neg, codes.numel() + bias)
+            return weights.ternary(codes, w_pos, w_neg, codes.numel())
         bits = float(getattr(quantized.quantizer.config, "bits", 32))
         effective = quantized.effective()
-        return weights.dense(effective, bits, effective.numel() + bias)
+        return weights.dense(effective, bits)
 
     def _packed_info(self, module: TernaryModule) -> WeightInfo:
         key = (id(module), "")
