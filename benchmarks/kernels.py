@@ -1,339 +1,297 @@
-"""Race the packed ternary CPU kernels against their dense rivals, interleaved in one process.
+"""Race the packed ternary CPU kernels against their dense and low-bit rivals, in one process.
 
-    python benchmarks/kernels.py                          # layers, one and two threads
-    python benchmarks/kernels.py --work networks --threads 1
+    python benchmarks/kernels.py --quick                      # a few minutes
+    python benchmarks/kernels.py                              # linear layers, one and two threads
+    python benchmarks/kernels.py --work networks --threads 1  # whole networks
     python benchmarks/kernels.py --work layers networks --seconds 5 --json kernels.json
+    python benchmarks/kernels.py --ggml ~/llama.cpp/build --ggml ~/BitNet/build
 
-Each line gives the median time of many interleaved repeats with its quartiles, the speed as dense
-arithmetic would count it (2 * multiply-accumulates / time), the speed relative to torch fp32, and
-for packed layers the fraction of the roofline measured in the same run: the larger of the time to
-read the weights (hot: from the cache level that holds them, cold: from memory) and the time of
-the same lookups on weights in the near caches. "cold" rotates through copies of the weights of
-more than twice the last-level cache.
+Contenders take turns, in an order drawn anew each round. Each line gives the median time with its
+quartiles; the speed as dense arithmetic would count it (2 * multiply-accumulates / time); the share
+of the time that the roofline measured in the same run explains, which is the larger of the time to
+read the weights (hot: from the cache level that holds them; cold: from memory) and, for packed
+layers, the time of the same lookups on weights in the near caches; and how many times as fast as
+that line's kernel the two packed ones are. Before a layer's race every result is compared with
+float64. "hot" calls follow one of the same contender that is not timed; "cold" ones rotate through
+copies of the weights of four times the last-level cache. Whole networks run hot, call after call:
+weights that the caches cannot hold are cold by themselves.
+
+Rivals beside torch: onnxruntime's MatMulNBits (pip install 'ttq-energy[rivals]'), and ggml's
+quantized types of any build of llama.cpp, ggml or bitnet.cpp with shared libraries, named by --ggml
+or the environment variable TTQ_ENERGY_GGML (paths joined by ':'). What is not there is left out,
+with a line that says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import gc
+import io
 import json
+import os
 import platform
-import statistics
-import time
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
+import kernels_ggml
+import kernels_networks
+import kernels_rivals
 import torch
-import torch.nn.functional as F
+from kernels_race import Bandwidth, Contender, Result, last_level_cache_bytes, race, results
+from kernels_rivals import Layer, first_line, note
 
-from ttq_energy.kernels import PackedWeight, isa, pack_linear, ternary_linear
+from ttq_energy.errors import TTQEnergyError
+from ttq_energy.files import atomic_writer
+from ttq_energy.kernels import isa
 
-W_POS, W_NEG = 0.03, 0.02
-LAYERS = ((4096, 4096), (11008, 4096))
-BATCHES = (1, 128, 1024)
-NETWORKS = (
-    ("resnet20", 1),
-    ("resnet20", 128),
-    ("lstm-lm", 1),
-    ("transformer-lm", 1),
-    ("alexnet", 1),
-)
+SHAPES = ("4096x4096", "4096x11008")
+BATCHES = (1, 16, 128, 1024)
+FLOAT_FORMS = "torch fp32"  # how the names of torch's float32 forms begin
+SECONDS, QUICK_SECONDS = 1.0, 0.2
 
 
-@dataclass
-class Result:
-    """One contender on one piece of work."""
-
-    work: str
-    threads: int
-    kernel: str
-    median_s: float
-    low_s: float
-    high_s: float
-    gflops: float
-    speed_over_torch_fp32: float
-    roofline_fraction: float | None
-
-
-def last_level_cache_bytes() -> int:
-    """Size of the largest cache that sysfs shows; 32 MiB where it shows none."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1], 1)
-        sizes.append(int(text.rstrip("KM")) * unit)
-    return max(sizes, default=32 << 20)
+def linear_contenders(
+    layer: Layer, compile: bool, libraries: list[kernels_ggml.Ggml]
+) -> list[Contender]:
+    """Everything that can run the layer here."""
+    found = [
+        *kernels_rivals.packed(layer),
+        *kernels_rivals.torch_fp32(layer, compile),
+        *kernels_rivals.torch_low_precision(layer),
+        *kernels_rivals.dense_gemv(layer),
+        *kernels_rivals.onnxruntime(layer),
+    ]
+    if libraries:
+        found += kernels_ggml.contenders(layer, libraries)
+    return found
 
 
-def race(contenders: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Times of every contender, one call of each in turn until the seconds are over."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    with torch.inference_mode():
-        for call in contenders.values():
-            call()
-            call()
-        end = time.perf_counter() + seconds * len(contenders)
-        while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
-            for name, call in contenders.items():
-                start = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def rotating(build: Callable[[], Any], bytes_each: int, cold: bool) -> Callable[[], Any]:
-    """A function that gives the next of several copies; of one where weights stay hot."""
-    count = 1 + 2 * last_level_cache_bytes() // bytes_each if cold else 1
-    copies = [build() for _ in range(int(count) + (1 if cold else 0))]
-    state = {"next": 0}
-
-    def take() -> Any:
-        state["next"] = (state["next"] + 1) % len(copies)
-        return copies[state["next"]]
-
-    return take
-
-
-def with_scales(weight: PackedWeight) -> PackedWeight:
-    """A copy with bytes of its own."""
-    return PackedWeight(
-        weight.packed.clone(),
-        weight.w_pos,
-        weight.w_neg,
-        weight.scale_pos,
-        weight.scale_neg,
-        weight.shape,
-        weight.activations,
-    )
-
-
-def torch_int8(dense: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """torch's dynamic int8 linear with one weight scale an output."""
-    scales = dense.abs().amax(1).double() / 127
-    zeros = torch.zeros(len(dense), dtype=torch.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantized = torch.quantize_per_channel(dense, scales, zeros, 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(quantized, None)
-    return lambda x: torch.ops.quantized.linear_dynamic(x, packed, True)
-
-
-def onnxruntime_linear(
-    codes: torch.Tensor, bits: int, accuracy_level: int, threads: int
-) -> Callable[[torch.Tensor], Any] | None:
-    """onnxruntime's MatMulNBits on the codes; None where it or the bit width is not there."""
-    try:
-        import numpy as np
-        import onnx
-        import onnxruntime
-    except ImportError:
-        return None
-    out, columns = codes.shape
-    block = 32
-    per_byte = 8 // bits
-    levels = (codes + (1 << (bits - 1))).to(torch.uint8).view(out, columns // block, -1, per_byte)
-    packed = sum(levels[..., i] << (bits * i) for i in range(per_byte))
-    scales = np.full(out * columns // block, W_POS, dtype=np.float32)
-    helper = onnx.helper
-    node = helper.make_node(
-        "MatMulNBits",
-        ["x", "w", "s"],
-        ["y"],
-        domain="com.microsoft",
-        K=columns,
-        N=out,
-        bits=bits,
-        block_size=block,
-        accuracy_level=accuracy_level,
-    )
-    graph = helper.make_graph(
-        [node],
-        "linear",
-        [helper.make_tensor_value_info("x", 1, ["m", columns])],
-        [helper.make_tensor_value_info("y", 1, ["m", out])],
-        [
-            onnx.numpy_helper.from_array(packed.numpy(), "w"),
-            onnx.numpy_helper.from_array(scales, "s"),
-        ],
-    )
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        print(f"# onnxruntime MatMulNBits {bits}-bit is left out: {error}")
-        return None
-    return lambda x: session.run(None, {"x": x.numpy()})
-
-
-def bandwidth(bytes_: int, cold: bool, threads: int) -> float:
-    """Bytes a second read from where ``bytes_`` of weights lie."""
-    size = max(bytes_, 4 * last_level_cache_bytes()) if cold else bytes_
-    memory = torch.ones(size // 8, dtype=torch.int64)
-    read = isa.native().read_memory
-    times = race({"read": lambda: read(memory.data_ptr(), 8 * memory.numel(), threads)}, 0.3)
-    return size / min(times["read"])
-
-
-def lookup_seconds(weight: PackedWeight, x: torch.Tensor) -> float:
-    """Time of the lookups of a layer, scaled from a layer of 256 outputs in the near caches."""
-    small = pack_linear(weight.codes()[:256], W_POS, W_NEG, weight.activations)
-    times = race({"small": lambda: ternary_linear(x, small)}, 0.3)
-    return min(times["small"]) * weight.shape[0] / 256
-
-
-def race_layer(
-    out: int, columns: int, batch: int, cold: bool, threads: int, options: argparse.Namespace
-) -> list[Result]:
-    """One linear layer: packed kernels, torch's, the dense GEMV and onnxruntime."""
-    torch.manual_seed(0)
-    x = torch.randn(batch, columns)
-    codes = torch.randint(-1, 2, (out, columns), dtype=torch.int8)
-    packed = {kind: pack_linear(codes, W_POS, W_NEG, kind) for kind in ("fp32", "int8")}
-    dense = packed["fp32"].effective_weight()
-    floats = rotating(dense.clone, 4 * dense.numel(), cold)
-    halves = rotating(lambda: dense.bfloat16(), 2 * dense.numel(), cold)
-    integers = rotating(lambda: torch_int8(dense), dense.numel(), cold)
-    half_x, y = x.bfloat16(), torch.empty(batch, out)
-    contenders: dict[str, Callable[[], Any]] = {
-        "torch fp32": lambda: F.linear(x, floats()),
-        "torch bf16": lambda: F.linear(half_x, halves()),
-        "torch int8 dynamic": lambda: integers()(x),
-    }
-    if options.compile:
-        compiled = torch.compile(F.linear)
-        contenders["torch fp32 compiled"] = lambda: compiled(x, floats())
-    if batch == 1:
-        gemv = isa.native().dense_gemv
-        contenders["dense fp32 GEMV"] = lambda: gemv(
-            x.data_ptr(), floats().data_ptr(), out, columns, y.data_ptr(), threads
-        )
-    if not cold:
-        for bits, level in ((2, 4), (4, 4), (4, 0)):
-            run = onnxruntime_linear(codes, bits, level, threads)
-            if run is not None:
-                activations = "int8" if level == 4 else "fp32"
-                name = f"onnxruntime MatMulNBits {bits}-bit, {activations} activations"
-                contenders[name] = lambda run=run: run(x)
-    roofline = {}
-    for kind, weight in packed.items():
-        take = rotating(lambda weight=weight: with_scales(weight), weight.packed.numel(), cold)
-        name = f"ttq-energy {kind} lookup ({isa.active()})"
-        contenders[name] = lambda take=take: ternary_linear(x, take())
-        read = weight.packed.numel() / bandwidth(weight.packed.numel(), cold, threads)
-        roofline[name] = max(read, lookup_seconds(weight, x))
-    times = race(contenders, options.seconds)
-    work = f"linear {out}x{columns} batch {batch} {'cold' if cold else 'hot'}"
-    return results(work, threads, times, 2.0 * batch * out * columns, roofline)
-
-
-def race_network(name: str, batch: int, threads: int, options: argparse.Namespace) -> list[Result]:
-    """One whole network: torch's best forms and the converted ternary ones."""
-    import ttq_energy as te
-    from ttq_energy import models
-    from ttq_energy.kernels import dense
-
-    torch.manual_seed(0)
-    model = models.build(name).eval()
-    x = models.example_input(name, batch)
-    ternary = models.build(name)
-    te.prepare_(ternary, te.TTQ(threshold=0.05))
-    ternary.eval()
-    networks = {
-        "torch fp32": dense.best_fp32(model, x, compile=options.compile)[0],
-        "torch bf16": dense.bf16(model, x)[0],
-        "torch int8": dense.int8(model, x)[0],
-    }
-    for kind in ("fp32", "int8"):
-        networks[f"ttq-energy {kind} lookup ({isa.active()})"] = te.convert(
-            ternary, activations=kind, example_input=x
-        ).eval()
-    calls = {label: (lambda net=net: net(x)) for label, net in networks.items()}
-    macs = float(te.count(model, x)["macs"].sum())
-    return results(f"{name} batch {batch}", threads, race(calls, options.seconds), 2 * macs, {})
-
-
-def results(
-    work: str,
+def race_layers(
     threads: int,
-    times: dict[str, list[float]],
-    operations: float,
-    roofline: dict[str, float],
-) -> list[Result]:
-    """Medians, quartiles and ratios."""
-    base = statistics.median(times["torch fp32"])
-    rows = []
-    for name, seconds in times.items():
-        low, median, high = statistics.quantiles(seconds, n=4)
-        bound = roofline.get(name)
-        rows.append(
-            Result(
-                work,
-                threads,
-                name,
-                median,
-                low,
-                high,
-                operations / median / 1e9,
-                base / median,
-                None if bound is None else bound / median,
-            )
-        )
-    return rows
+    options: argparse.Namespace,
+    libraries: list[kernels_ggml.Ggml],
+    bandwidth: Bandwidth,
+) -> Iterator[list[Result]]:
+    """Every shape and batch; hot, and at batch 1 also cold."""
+    for out, columns in options.shapes:
+        for batch in options.batches:
+            for cold in (False, True) if batch == 1 else (False,):
+                layer = Layer.random(out, columns, batch, cold, threads)
+                found = linear_contenders(layer, options.compile, libraries)
+                times = race(found, options.seconds, cold, threads)
+                work = f"linear {out} x {columns} batch {batch}"
+                operations = 2.0 * batch * out * columns
+                yield results(work, cold, threads, found, times, operations, bandwidth)
+                del found
+                gc.collect()
+
+
+def race_networks(
+    threads: int, options: argparse.Namespace, bandwidth: Bandwidth
+) -> Iterator[list[Result]]:
+    """The networks whose name or registered name was asked for."""
+    for network in kernels_networks.NETWORKS:
+        if options.networks and not {network.name, network.model} & set(options.networks):
+            continue
+        found, macs = kernels_networks.contenders(network, options.compile)
+        times = race(found, options.seconds, False, threads)
+        yield results(network.work, False, threads, found, times, 2 * macs, bandwidth)
+        del found
+        gc.collect()
+
+
+def race_all(
+    options: argparse.Namespace, libraries: list[kernels_ggml.Ggml]
+) -> Iterator[list[Result]]:
+    """Every piece of work that was asked for, with each number of threads."""
+    bandwidth = Bandwidth()
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        if "layers" in options.work:
+            yield from race_layers(threads, options, libraries, bandwidth)
+        if "networks" in options.work:
+            yield from race_networks(threads, options, bandwidth)
 
 
 def show(rows: list[Result]) -> None:
     """Print one piece of work."""
-    print(f"\n{rows[0].work}, {rows[0].threads} thread(s)")
-    print(f"  {'kernel':48} {'median us':>10} {'quartiles':>21} {'GFLOP/s':>8} {'x fp32':>7}  roof")
-    for r in rows:
-        quartiles = f"{r.low_s * 1e6:.1f} to {r.high_s * 1e6:.1f}"
-        roof = "" if r.roofline_fraction is None else f"{100 * r.roofline_fraction:.0f} %"
+    ours = [row.kernel for row in rows if row.ours]
+    heads = "".join(f" {name.split(' (')[0].removeprefix('ttq-energy '):>6}" for name in ours)
+    print(f"\n{rows[0].work}, {rows[0].weights} weights, {rows[0].threads} thread(s)")
+    print(
+        f"  {'kernel':46} {'median us':>10} {'quartiles':>22} {'n':>5} {'GFLOP/s':>8}"
+        f" {'roofline':>13}{heads} times as fast"
+    )
+    for row in rows:
+        quartiles = f"{row.low_s * 1e6:.1f} to {row.high_s * 1e6:.1f}"
+        ratios = "".join(f" {_speed(rows, name, row):6.2f}" for name in ours)
         print(
-            f"  {r.kernel:48} {r.median_s * 1e6:10.1f} {quartiles:>21} {r.gflops:8.1f}"
-            f" {r.speed_over_torch_fp32:7.2f}  {roof}",
+            f"  {row.kernel:46} {row.median_s * 1e6:10.1f} {quartiles:>22} {row.repeats:5}"
+            f" {row.gflops:8.1f} {_roofline(row):>13}{ratios}",
             flush=True,
         )
+    floats = [row for row in rows if row.kernel.startswith(FLOAT_FORMS)]
+    if floats and ours:
+        best = min(floats, key=lambda row: row.median_s)
+        speeds = " and ".join(f"{_speed(rows, name, best):.2f}" for name in ours)
+        print(f"  against the best torch fp32 here ({best.kernel}): {speeds} times as fast")
 
 
-def main() -> None:
-    """Parse the arguments, race, print."""
+def _speed(rows: list[Result], name: str, over: Result) -> float:
+    return next(row.speed_over[over.kernel] for row in rows if row.kernel == name)
+
+
+def _roofline(row: Result) -> str:
+    fraction = row.roofline_fraction
+    if fraction is None:
+        return ""
+    limit = "read" if fraction == row.memory_fraction else "lookup"
+    return f"{100 * fraction:.0f} % {limit}"
+
+
+def write_json(path: Path, header: dict[str, object], rows: list[Result]) -> None:
+    """The machine and every result."""
+    with atomic_writer(path) as stream:
+        json.dump(header | {"results": [asdict(row) for row in rows]}, stream, indent=1)
+
+
+def write_csv(path: Path, rows: list[Result]) -> None:
+    """One row a kernel and piece of work; the last columns compare it with the packed kernels."""
+    plain = [f.name for f in fields(Result) if f.name != "speed_over"]
+    names = [*plain, "roofline_fraction", "fp32_times_as_fast", "int8_times_as_fast"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    for row in rows:
+        values = {name: getattr(row, name) for name in [*plain, "roofline_fraction"]}
+        for own in rows:
+            same = (own.work, own.weights, own.threads) == (row.work, row.weights, row.threads)
+            if own.ours and same:
+                kind = own.kernel.split()[1]
+                values[f"{kind}_times_as_fast"] = own.speed_over[row.kernel]
+        writer.writerow(values)
+    with atomic_writer(path) as stream:
+        stream.write(text.getvalue())
+
+
+def header(libraries: list[kernels_ggml.Ggml]) -> dict[str, object]:
+    """The machine and what races on it."""
+    return {
+        "processor": processor(),
+        "instruction_set": isa.active(),
+        "instruction_sets": isa.available(),
+        "last_level_cache_bytes": last_level_cache_bytes(),
+        "cores": cores(),
+        "torch": torch.__version__,
+        "ggml": [library.name for library in libraries],
+    }
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def shape(text: str) -> tuple[int, int]:
+    """Outputs and inputs from "OUTxIN"."""
+    out, _, columns = text.partition("x")
+    if not (out.isdigit() and columns.isdigit() and int(out) and int(columns)):
+        raise argparse.ArgumentTypeError(f"expected OUTxIN, such as 4096x11008, got {text!r}")
+    return int(out), int(columns)
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options, with what --quick leaves out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", nargs="+", choices=("layers", "networks"), default=["layers"])
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--networks", nargs="+", default=None, help="names; default: a selection")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each contender")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile (slow to start)")
-    parser.add_argument("--json", type=Path, help="also write all results here")
-    options = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__},", end=" ")
-    print(f"kernels: {isa.active()} of {', '.join(isa.available())}")
-    everything: list[Result] = []
-    for threads in options.threads:
-        torch.set_num_threads(threads)
-        if "layers" in options.work:
-            for out, columns in LAYERS:
-                for batch in options.batches:
-                    for cold in (False, True) if batch == 1 else (False,):
-                        rows = race_layer(out, columns, batch, cold, threads, options)
-                        show(rows)
-                        everything += rows
-        if "networks" in options.work:
-            named = [(n, b) for n in options.networks or () for b in options.batches]
-            for name, batch in named or NETWORKS:
-                rows = race_network(name, batch, threads, options)
-                show(rows)
-                everything += rows
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in everything], indent=1))
+    add = parser.add_argument
+    add("--work", nargs="+", choices=("layers", "networks"), default=["layers"])
+    add("--threads", nargs="+", type=positive, help="default: 1 and 2, or 1 on one core")
+    add("--shapes", nargs="+", type=shape, help=f"OUTxIN; default: {' '.join(SHAPES)}")
+    add("--batches", nargs="+", type=positive, help="of the layers; default: 1 16 128 1024")
+    known = sorted({n for w in kernels_networks.NETWORKS for n in (w.name, w.model)})
+    add("--networks", nargs="+", choices=known, metavar="NAME", help=f"of: {', '.join(known)}")
+    add("--seconds", type=float, help=f"for each contender; default: {SECONDS:g}")
+    add("--quick", action="store_true", help="short races, batches 1 and 128, not compiled")
+    add("--compile", action=argparse.BooleanOptionalAction, help="also race torch.compile")
+    add("--ggml", action="append", type=Path, help="a build of llama.cpp, ggml or bitnet.cpp")
+    add("--json", type=Path, help="also write everything here")
+    add("--csv", type=Path, help="also write a table here")
+    options = parser.parse_args(arguments)
+    quick = options.quick
+    for path in (options.json, options.csv):
+        if path is not None and not path.absolute().parent.is_dir():
+            parser.error(f"{path}: its folder does not exist")
+    options.threads = options.threads or ([1, 2] if cores() > 1 else [1])
+    options.shapes = options.shapes or [shape(text) for text in SHAPES]
+    options.batches = options.batches or ((1, 128) if quick else BATCHES)
+    options.seconds = options.seconds or (QUICK_SECONDS if quick else SECONDS)
+    options.compile = not quick if options.compile is None else options.compile
+    return options
+
+
+def load_ggml(options: argparse.Namespace) -> list[kernels_ggml.Ggml]:
+    """The builds named by --ggml or the environment; one line for each that does not load."""
+    named = os.environ.get("TTQ_ENERGY_GGML", "")
+    paths = options.ggml or [Path(path) for path in named.split(os.pathsep) if path]
+    if not paths:
+        note("ggml's types are left out: no build named by --ggml or TTQ_ENERGY_GGML")
+    libraries = []
+    for path in paths:
+        try:
+            libraries.append(kernels_ggml.Ggml(path))
+        except (OSError, AttributeError) as error:
+            note(f"{path} is left out: {first_line(error)}")
+    return libraries
+
+
+def main() -> int:
+    """Parse the arguments, race, print, write."""
+    options = parse()
+    try:
+        libraries = load_ggml(options)
+        machine = header(libraries)
+        cache = last_level_cache_bytes() / (1 << 20)
+        print(
+            f"{machine['processor']}, {machine['cores']} core(s), last-level cache {cache:.0f} MiB,"
+            f" torch {torch.__version__}, kernels: {isa.active()} of {', '.join(isa.available())}"
+        )
+        everything: list[Result] = []
+        for rows in race_all(options, libraries):
+            show(rows)
+            everything += rows
+            # After each piece, so that a run that is cut short leaves what it has.
+            if options.json:
+                write_json(options.json, machine, everything)
+            if options.csv:
+                write_csv(options.csv, everything)
+    except TTQEnergyError as error:
+        print(f"kernels.py: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

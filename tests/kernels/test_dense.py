@@ -71,3 +71,30 @@ def test_a_network_without_int8_kernels_says_so():
     rival, kernel = dense.int8(model, torch.randn(2, 4))
     assert "no layer has an int8 kernel" in kernel
     assert rival(torch.randn(2, 4)).shape == (2, 4)
+
+
+def test_a_recurrent_network_is_also_tried_without_onednn(monkeypatch):
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(8, 16, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y, _ = self.lstm(x)
+            return y
+
+    model, x = Last().eval(), torch.randn(1, 3, 8)
+    tried = []
+
+    def last_one(candidates, example_input):
+        tried.extend(name for _, name in candidates)
+        return candidates[-1]
+
+    monkeypatch.setattr(dense, "_fastest", last_one)
+    rival, kernel = dense.best_fp32(model, x)
+    enabled = torch.backends.mkldnn.enabled
+    with torch.inference_mode():
+        torch.testing.assert_close(rival(x), model(x))
+    assert tried == ["torch fp32", kernel]
+    assert "without oneDNN" in kernel
+    assert torch.backends.mkldnn.enabled == enabled

@@ -122,8 +122,9 @@ def best_fp32(
 ) -> tuple[nn.Module, str]:
     """The fastest float32 form of a network that torch offers here.
 
-    Batch norms are folded; NCHW and channels_last, and with ``compile`` their torch.compile'd
-    forms, are timed on ``example_input`` and the fastest is kept.
+    Batch norms are folded; NCHW and channels_last, recurrent networks with and without oneDNN, and
+    with ``compile`` their torch.compile'd forms, are timed on ``example_input`` and the fastest is
+    kept.
 
     Args:
         model: not changed.
@@ -134,11 +135,33 @@ def best_fp32(
         The network in evaluation mode and the name of its kernels.
     """
     candidates = _layouts(model, example_input, torch.float32, "fp32")
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        candidates += [(_WithoutOneDNN(m), f"{n}, without oneDNN") for m, n in list(candidates)]
     if compile:
         candidates += [
             (_Compiled(module), f"{name}, compiled") for module, name in list(candidates)
         ]
     return _fastest(candidates, example_input)
+
+
+class _WithoutOneDNN(nn.Module):
+    """A network whose recurrent layers run on torch's own kernels.
+
+    oneDNN's reorder their weights at every call, which at a step of one token costs several times
+    the arithmetic.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Any:
+        before = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.enabled = False
+        try:
+            return self.model(*inputs)
+        finally:
+            torch.backends.mkldnn.enabled = before
 
 
 class _Compiled(nn.Module):
