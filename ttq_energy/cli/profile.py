@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     study = read_study(options)
     from ttq_energy.profiler import profile
     from ttq_energy.progress import ConsoleProgress
-    from ttq_energy.reporting import print_summary, render
+    from ttq_energy.reporting import print_summary, render_all
 
     progress = ConsoleProgress()
     try:
@@ -26,8 +26,7 @@ def run(options: argparse.Namespace) -> int:
             study, out=options.out, resume=options.resume, progress=progress, command=sys.argv
         )
         progress.stage("Writing the report")
-        for kind in ("pdf", "html"):
-            render(result, kind)
+        render_all(result)
     finally:
         progress.close()
     print_summary(result)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ttq_energy.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ttq_energy.reporting.document import Report
     from ttq_energy.run import Run
 
 FORMATS = ("pdf", "html", "csv", "latex", "parquet")
 
-__all__ = ["FORMATS", "print_summary", "render", "summary_table"]
+__all__ = ["FORMATS", "print_summary", "render", "render_all", "summary_table"]
 
 
 def render(
@@ -45,23 +45,52 @@ def render(
     Raises:
         InputError: unknown format or country, no run, or the place cannot be written.
     """
+    if pdf_a and format != "pdf":
+        raise InputError(f"pdf_a: only for the format pdf, not {format}")
+    return _render(run, {format: out}, country, pdf_a)[0]
+
+
+def render_all(
+    run: Run | Sequence[Run],
+    formats: Sequence[str] = ("pdf", "html"),
+    *,
+    country: str | None = None,
+) -> list[Path]:
+    """Write several formats to their default places; every plot is drawn once for all.
+
+    Args and errors: see :func:`render`.
+    """
+    return _render(run, dict.fromkeys(formats), country, pdf_a=False)
+
+
+def _render(
+    run: Run | Sequence[Run],
+    places: Mapping[str, str | os.PathLike[str] | None],
+    country: str | None,
+    pdf_a: bool,
+) -> list[Path]:
     from ttq_energy.reporting.build import build_report
     from ttq_energy.reporting.tables.gather import as_list
-    from ttq_energy.reporting.writing import save_figures, write
+    from ttq_energy.reporting.writing import check_place, save_figures, write
 
-    if format not in FORMATS:
-        raise unknown_name("format", format, FORMATS)
+    for format in places:
+        if format not in FORMATS:
+            raise unknown_name("format", format, FORMATS)
     runs = as_list(run)
     if not runs:
         raise InputError("run: expected at least one run")
-    if pdf_a and format != "pdf":
-        raise InputError(f"pdf_a: only for the format pdf, not {format}")
+    paths = {
+        format: Path(out) if out is not None else _default_place(runs, format)
+        for format, out in places.items()
+    }
+    for format, path in paths.items():
+        check_place(format, path)
     report: Report = build_report(run, country)
-    path = Path(out) if out is not None else _default_place(runs, format)
-    write(report, format, path, pdf_a)
-    if len(runs) == 1 and format in ("pdf", "html"):
+    for format, path in paths.items():
+        write(report, format, path, pdf_a)
+    if len(runs) == 1 and {"pdf", "html"} & set(places):
         save_figures(report, runs[0])
-    return path
+    return list(paths.values())
 
 
 def _default_place(runs: Sequence[Run], format: str) -> Path:

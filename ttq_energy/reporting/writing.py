@@ -17,8 +17,6 @@ def write(report: Report, format: str, path: Path, pdf_a: bool = False) -> None:
     Raises:
         InputError: the place cannot be written.
     """
-    if format in ("pdf", "html"):
-        _check_place(path)
     if format == "pdf":
         from ttq_energy.reporting.pdf import pdf_bytes
 
@@ -33,8 +31,14 @@ def write(report: Report, format: str, path: Path, pdf_a: bool = False) -> None:
         export_tables(report, format, path)
 
 
-def _check_place(path: Path) -> None:
-    """Say at once, and not after rendering, that a file cannot be written."""
+def check_place(format: str, path: Path) -> None:
+    """Say at once, and not after rendering, that a report cannot be written.
+
+    Raises:
+        InputError: why not.
+    """
+    if format not in ("pdf", "html"):
+        return
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected the name of a file")
     if not path.parent.is_dir():

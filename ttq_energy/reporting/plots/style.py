@@ -240,16 +240,16 @@ def error_bar(axes: Axes, x: float, y: float, *, low: float, high: float, **opti
         return
     vertical = options.pop("vertical", True)
     centre = y if vertical else x
-    ends = [[max(0.0, centre - low)], [max(0.0, high - centre)]]
-    style_: dict[str, Any] = {
-        "fmt": "none",
-        "ecolor": INK,
-        "elinewidth": 0.9,
-        "capsize": 2,
-        "capthick": 0.9,
+    ends = [min(centre, low), max(centre, high)]
+    across = [x, x] if vertical else [y, y]
+    drawn: dict[str, Any] = {
+        "color": options.pop("ecolor", INK),
+        "linewidth": options.pop("elinewidth", 0.9),
+        "marker": "_" if vertical else "|",
+        "markersize": 4.5,
     }
-    error = {"yerr" if vertical else "xerr": ends}
-    axes.errorbar(x, y, **{**style_, **error, **options})
+    # One line whose markers are the caps: much quicker to draw than an ErrorbarContainer.
+    axes.plot(*((across, ends) if vertical else (ends, across)), **{**drawn, **options})
 
 
 def stamp(figure: Figure, text: str) -> None:
