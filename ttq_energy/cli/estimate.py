@@ -299,20 +299,20 @@ def _print_explanation(found: Explanation, variant: str) -> None:
     for part in found.remaining:
         print(f"  {part.share_of_baseline:>7.1%}  {part.name}")
     if found.break_even_sparsity is None:
-        print("Break-even sparsity: none; it costs more at every sparsity up to 99 %.")
+        print("Break-even sparsity: none; up to 99 % of zeros it never needs less.")
     elif found.break_even_sparsity == 0:
-        print("Break-even sparsity: 0; it pays, or breaks even, without any zero.")
+        print("Break-even sparsity: 0 %; it pays with any share of zeros.")
     else:
-        print(f"Break-even sparsity: {found.break_even_sparsity:.0%} zeros.")
-    width = found.break_even_activation_bits
-    print(
-        "Break-even activation width: "
-        + (
-            f"{width} bits; below, dense weights of the activations' width need no more."
-            if width
-            else "none of 2 to 32 bits; dense weights of the activations' width need no more."
+        print(
+            f"Break-even sparsity: {found.break_even_sparsity:.1%} zeros; below, it does not pay."
         )
-    )
+    width, paying = found.break_even_activation_bits, found.paying_activation_bits
+    told = "none; at 32 bits ternary needs no less than dense weights of that width"
+    if width:
+        told = f"{width} bits; from there to 32 ternary needs less than dense weights of that width"
+    if width is None and paying:
+        told += f", but at {', '.join(map(str, paying))} bits it does"
+    print(f"Break-even activation width: {told}.")
     print(found.verdict)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOVING_ROLES = ("network", "buffer", "dram")
 SPARSITIES = np.linspace(0.0, 0.99, 100)
 ACTIVATION_WIDTHS = (2, 4, 8, 16, 32)
+NOTHING = 1e-6
+"""A saving of less than this share is rounding."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ class Explanation:
         ratio: variant / baseline.
         savings: parts whose energies add up to baseline less variant, exactly.
         remaining: what the variant still spends; adds up to its total.
-        break_even_sparsity: least fraction of zeros in its ternary layers at which the variant
-            needs no more than the baseline: 0 where it always pays, None where it never does.
-        break_even_activation_bits: narrowest of 2, 4, 8, 16, 32 bits at which ternary weights still
-            need less than dense weights of that same width; None where at none of them.
+        break_even_sparsity: fraction of zeros in its ternary layers from which on the variant needs
+            less than the baseline, where their energies cross: 0 where it pays without zeros, None
+            where it never does.
+        break_even_activation_bits: of 2, 4, 8, 16, 32 bits the narrowest from which on ternary
+            weights need less than dense weights of that same width; None where not at 32.
+        paying_activation_bits: every one of those widths at which they need less.
         verdict: one sentence.
     """
 
@@ -56,6 +60,7 @@ class Explanation:
     remaining: tuple[Part, ...]
     break_even_sparsity: float | None
     break_even_activation_bits: int | None
+    paying_activation_bits: tuple[int, ...]
     verdict: str
 
 
@@ -71,14 +76,15 @@ def explain(baseline: Estimate, variant: Estimate) -> Explanation:
     """
     ratio = compare_estimates(baseline, variant)
     sparsity = _break_even_sparsity(baseline, variant)
-    width = _break_even_width(baseline, variant)
+    widths = _paying_widths(baseline, variant)
     return Explanation(
         ratio,
         _savings(baseline, variant),
         _remaining(baseline, variant),
         sparsity,
-        width,
-        _verdict(variant, ratio, sparsity, width),
+        _narrowest_that_stays(widths),
+        widths,
+        _verdict(baseline, variant, ratio, widths),
     )
 
 
@@ -169,39 +175,70 @@ def _dram_name(target: Target) -> str:
 
 
 def _break_even_sparsity(baseline: Estimate, variant: Estimate) -> float | None:
-    """The first of 100 sparsities, 0 to 0.99, at which the variant costs no more."""
-    own = variant.prepared
-    ternary = ternary_layers(own)
-    if not ternary.any():
-        return None
-    zeros = np.where(ternary, SPARSITIES[:, None], own.weight_zeros)
-    shape = zeros.shape
-    events = own.pricer.events(
-        zeros,
-        np.broadcast_to(own.input_zeros, shape),
-        np.broadcast_to(own.output_zeros, shape),
-        own.scale_multiplies,
-    )
-    energies = totals(events, coefficients(own.target))
-    pays = np.flatnonzero(energies <= baseline.total.energy_j * (1 + 1e-9))
-    return float(SPARSITIES[pays[0]]) if len(pays) else None
-
-
-def _break_even_width(baseline: Estimate, variant: Estimate) -> int | None:
-    """Ternary against dense weights of the activations' own width, at each width."""
+    """Where the energies cross for good, to 1e-4; looked for between 100 sparsities, 0 to 0.99."""
     if not ternary_layers(variant.prepared).any():
         return None
+    least = baseline.total.energy_j * (1 - NOTHING)
+
+    def pays(sparsities: NDArray[np.float64]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = _energies_at(variant, sparsities) < least
+        return found
+
+    at = pays(SPARSITIES)
+    if not at.any():
+        return None
+    # From here on it pays; or, if the format makes the last zeros dear, where it first does.
+    start = len(at) - int(np.argmin(at[::-1])) if at[-1] and not at.all() else int(np.argmax(at))
+    if start == 0:
+        return 0.0
+    low, high = SPARSITIES[start - 1], SPARSITIES[start]
+    fine = np.linspace(low, high, round((high - low) / 1e-4) + 1)
+    crossing = float(fine[np.argmax(pays(fine))])
+    return 0.0 if start == 1 and crossing <= fine[1] else crossing
+
+
+def _energies_at(variant: Estimate, sparsities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Joule of the variant with that share of zeros in all its ternary layers, (sparsities,)."""
+    own = variant.prepared
+    zeros = np.where(ternary_layers(own), sparsities[:, None], own.weight_zeros)
+    events = own.pricer.events(
+        zeros,
+        np.broadcast_to(own.input_zeros, zeros.shape),
+        np.broadcast_to(own.output_zeros, zeros.shape),
+        own.scale_multiplies,
+    )
+    energies: NDArray[np.float64] = np.broadcast_to(
+        totals(events, coefficients(own.target)), sparsities.shape
+    )
+    return energies
+
+
+def _paying_widths(baseline: Estimate, variant: Estimate) -> tuple[int, ...]:
+    """Widths at which ternary needs less than dense weights of the activations' own width."""
+    if not ternary_layers(variant.prepared).any():
+        return ()
     prices = coefficients(variant.target)
+    paying = []
     for bits in ACTIVATION_WIDTHS:
         dense = rebuilt(baseline.prepared, activation_bits=bits, weight_bits=bits)
         thin = rebuilt(variant.prepared, activation_bits=bits, weight_bits=bits)
-        if totals(thin.events(), prices) < totals(dense.events(), prices) * (1 - 1e-6):
-            return bits
-    return None
+        if totals(thin.events(), prices) < totals(dense.events(), prices) * (1 - NOTHING):
+            paying.append(bits)
+    return tuple(paying)
+
+
+def _narrowest_that_stays(paying: tuple[int, ...]) -> int | None:
+    """The narrowest width from which on every wider one pays too."""
+    found = None
+    for bits in reversed(ACTIVATION_WIDTHS):
+        if bits not in paying:
+            break
+        found = bits
+    return found
 
 
 def _verdict(
-    variant: Estimate, ratio: EnergyRatio, sparsity: float | None, width: int | None
+    baseline: Estimate, variant: Estimate, ratio: EnergyRatio, paying: tuple[int, ...]
 ) -> str:
     target = variant.target
     ternary = ternary_layers(variant.prepared)
@@ -213,25 +250,47 @@ def _verdict(
     ways = []
     if modes & {"ternary", "binary"}:
         ways.append("adds without multiplying")
+    narrower = _narrower_bits(baseline, variant)
+    if narrower and not ways:
+        ways.append(f"multiplies them as {narrower:g}-bit weights")
     if target.zero_weight != "none":
         ways.append(f"{'skips' if target.zero_weight == 'skip' else 'gates'} zero weights")
     if variant.prepared.pricer.uses_formats():
         ways.append("stores them packed")
     span = f"{ratio.ratio:.2f} of the baseline's energy [{ratio.low:.2f}, {ratio.high:.2f}]"
     if not ways:
-        return (
-            f"{target.name} cannot use ternary weights: it multiplies them at full width, does not "
-            f"see their zeros and does not store them packed; {span} is a change of width alone."
-            if abs(ratio.ratio - 1) > 0.005
-            else f"{target.name} cannot use ternary weights: it multiplies them at full width, "
-            "does not see their zeros and does not store them packed."
+        told = (
+            f"{target.name} cannot use ternary weights here: it multiplies them at full width, "
+            "does not see their zeros and does not store them packed"
         )
+        if abs(ratio.ratio - 1) > 0.005:
+            told += f"; {span} is a change of width alone"
+        if paying:
+            widths = ", ".join(str(bits) for bits in paying)
+            told += f"; it can with activations of {widths} bits"
+        return f"{told}."
     how = ", ".join(ways)
     if ratio.verdict == "saves":
         return f"{target.name} can use ternary weights (it {how}): {span}."
     if ratio.verdict == "costs":
         return f"{target.name} does not profit from ternary weights although it {how}: {span}."
     return f"{target.name} may or may not profit from ternary weights (it {how}): {span}."
+
+
+def _narrower_bits(baseline: Estimate, variant: Estimate) -> float | None:
+    """Bits of the weights that ternary layers run with where the baseline's run with more."""
+    before = {
+        layer.name: s.mode.weight_bits
+        for layer, s in zip(baseline.prepared.layers, baseline.prepared.settings, strict=True)
+        if s
+    }
+    after = {
+        layer.name: s.mode.weight_bits
+        for layer, s in zip(variant.prepared.layers, variant.prepared.settings, strict=True)
+        if s and layer.kind in ("ternary", "binary")
+    }
+    less = [bits for name, bits in after.items() if bits < before.get(name, 0.0)]
+    return max(less) if less else None
 
 
 def with_sparsity(prepared: Prepared, sparsity: float) -> Prepared:

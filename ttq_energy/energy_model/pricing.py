@@ -401,17 +401,21 @@ class Pricer:
                 for layer in self.layers
             ]
         )
-        width = max((m.activation_bits for m in self.target.modes), default=32)
         again = np.array(
             [
                 max(0.0, layer.input_elements - layer.output_elements)
-                * min(width, layer.activation_bits)
+                * self._word_bits(layer.activation_bits)
                 if layer.op == "elementwise" and not self.target.stay_on_chip
                 else 0.0
                 for layer in self.layers
             ]
         )
         return table, again
+
+    def _word_bits(self, bits: int) -> int:
+        """Of the narrowest word of the target that holds an activation, else its widest."""
+        widths = sorted({mode.activation_bits for mode in self.target.modes})
+        return next((width for width in widths if width >= bits), widths[-1])
 
     def _vector(self, events: Events) -> None:
         operations = np.array(

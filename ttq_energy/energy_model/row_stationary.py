@@ -130,7 +130,7 @@ def _active(g: Geometry, target: Target, e: Any, r: Any, t: Any) -> Any:
 def _weights_fit(
     g: Geometry, target: Target, widths: Widths, p: Any, q: Any, r: Any, t: Any
 ) -> Any:
-    """Whether the weights of a pass fit where they are prefetched; the smallest pass always does."""
+    """Whether a pass's weights fit where they are prefetched; the smallest pass always does."""
     words = p * q * r * t * min(g.kernel_h, target.rows) * g.kernel_w
     return (words * widths.weight / 8 <= target.weight_prefetch_bytes) | (p * q * r * t == 1)
 
