@@ -15,7 +15,9 @@ const int kKnownCount = 7;
 namespace {
 
 bool has_avx2() {
-#if defined(__x86_64__)
+#if defined(TTQ_EMULATE)
+  return false;  // is not emulated
+#elif defined(__x86_64__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
   return false;
@@ -23,7 +25,9 @@ bool has_avx2() {
 }
 
 bool has_avx_vnni() {
-#if defined(__x86_64__)
+#if defined(TTQ_EMULATE)
+  return true;
+#elif defined(__x86_64__)
   if (!has_avx2()) return false;
   // CPUID leaf 7, subleaf 1, EAX bit 4; older compilers have no name for it.
   unsigned a = 7, b, c = 1, d;
@@ -35,7 +39,9 @@ bool has_avx_vnni() {
 }
 
 bool has_avx512_plain() {
-#if defined(__x86_64__)
+#if defined(TTQ_EMULATE)
+  return true;
+#elif defined(__x86_64__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #else
@@ -44,7 +50,9 @@ bool has_avx512_plain() {
 }
 
 bool has_avx512() {
-#if defined(__x86_64__)
+#if defined(TTQ_EMULATE)
+  return true;
+#elif defined(__x86_64__)
   return has_avx512_plain() && __builtin_cpu_supports("avx512vbmi");
 #else
   return false;

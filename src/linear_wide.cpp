@@ -11,13 +11,14 @@
 namespace ttq {
 namespace {
 
-// Tables of a chunk of columns: they and the codes of a panel share a 32 KiB first-level cache.
-constexpr int64_t kChunkBytes = 18 << 10;
 // Tables of all columns that a thread keeps for its next range of panels: they fit the second-level
 // cache, from which a chunk comes again at less cost than building it.
 constexpr int64_t kKeptBytes = 256 << 10;
 
 // What differs between the two layouts: float tables with the scales folded in, integer tables.
+// kChunks: groups of a chunk of columns by the number of input rows. Its tables share a 32 KiB
+// first-level cache with a panel's codes and the next panel's; triples end a run with a chunk, and
+// sextets add three groups at a time.
 struct Triples {
   using Input = float;
   using Sum = float;
@@ -25,6 +26,7 @@ struct Triples {
   static constexpr int kInputs = kTripleInputs, kColumns = kTripleColumns, kParts = 1;
   static constexpr int64_t kCodeBytes = kTripleBytes, kTableBytes = kTripleTableBytes;
   static constexpr int64_t kRun = kTripleRun;
+  static constexpr int64_t kChunks[kInputs] = {21, 10, 7, 7};
 
   static void sums(const Kernels& kernels, const WidePanel& panel, float* sums) {
     kernels.triple_sums(panel, sums);
@@ -38,6 +40,7 @@ struct Sextets {
   static constexpr int kInputs = kSextetInputs, kColumns = kSextetColumns, kParts = 2;
   static constexpr int64_t kCodeBytes = kSextetBytes, kTableBytes = kSextetTableBytes;
   static constexpr int64_t kRun = kSextetRun;
+  static constexpr int64_t kChunks[kInputs] = {48, 33};
 
   static void sums(const Kernels& kernels, const WidePanel& panel, int32_t* sums) {
     kernels.sextet_sums(panel, sums);
@@ -73,8 +76,7 @@ class Block {
 
   // Totals [panel][input][kPanelSums] of all columns, from tables with these scales.
   const Total* sum(float w_pos, float w_neg, Scratch use) {
-    const int64_t chunk = std::clamp<int64_t>(kChunkBytes / (Form::kTableBytes * inputs_), 1,
-                                              Form::kRun);
+    const int64_t chunk = Form::kChunks[inputs_ - 1];
     const bool keep = id_ && groups_ * inputs_ * Form::kTableBytes <= kKeptBytes;
     const int64_t stride = (keep ? groups_ : chunk) * Form::kTableBytes;
     char* scratch_tables = scratch_array<char>(Scratch::kTables, inputs_ * stride);
@@ -116,7 +118,7 @@ class Block {
   void build(int m, int64_t first, int64_t count, float w_pos, float w_neg, void* tables) const {
     const int64_t begin = first * Form::kColumns, width = count * Form::kColumns;
     const Input* x = x_ + m * input_stride_ + begin;
-    Input padded[Form::kRun * Form::kColumns];
+    Input padded[Form::kChunks[0] * Form::kColumns];
     if (begin + width > w_.columns) {
       std::copy_n(x, w_.columns - begin, padded);
       std::fill(padded + w_.columns - begin, padded + width, Input{0});
