@@ -124,13 +124,25 @@ def _savings(baseline: Estimate, variant: Estimate) -> tuple[Part, ...]:
     dense = _grouped(target, component_totals(target, no_zeros))
     after = _grouped(target, component_totals(target, variant.events))
     total = baseline.total.energy_j
+    weights = _weight_moves_j(baseline) - _weight_moves_j(variant)
     parts = {
         "removed multipliers and narrower operands": before["computing"] - dense["computing"],
         "skipped or gated zeros": dense["computing"] - after["computing"],
-        "weight traffic and decoding": before["moving"] - after["moving"],
+        "weight traffic and decoding": weights,
+        "traffic of activations and sums": before["moving"] - after["moving"] - weights,
         "fewer cycles (static power)": before["static"] - after["static"],
     }
     return tuple(Part(name, energy, energy / total) for name, energy in parts.items())
+
+
+def _weight_moves_j(estimate: Estimate) -> float:
+    """Moving weights through every level, and decoding them."""
+    prices, size = coefficients(estimate.target), len(estimate.prepared.layers)
+    return sum(
+        float(np.sum(np.broadcast_to(bits, size))) * prices[name][1].value * 1e-12
+        for name, bits in estimate.events.weight_counts.items()
+        if name in prices
+    )
 
 
 def _remaining(baseline: Estimate, variant: Estimate) -> tuple[Part, ...]:

@@ -46,11 +46,13 @@ class Events:
 
     Attributes:
         counts: by coefficient name.
+        weight_counts: the part of ``counts`` that moves or decodes weights.
         latency_s, compute_s, dram_s, buffer_s: (..., layers).
         dram_bytes, buffer_bytes: (..., layers).
     """
 
     counts: dict[str, Any] = field(default_factory=dict)
+    weight_counts: dict[str, Any] = field(default_factory=dict)
     latency_s: Any = 0.0
     compute_s: Any = 0.0
     dram_s: Any = 0.0
@@ -344,7 +346,8 @@ class Pricer:
         reads = weight_dram + in_dram + partial_dram / 2 + table_dram + extra_dram
         writes = out_dram + partial_dram / 2
         if dram is not None:
-            _move(events, dram, reads, writes)
+            _move(events.counts, dram, reads, writes)
+            _move(events.weight_counts, dram, weight_dram, 0.0)
             events.dram_bytes = (reads + writes) / 8
             events.weight_dram_bytes = weight_dram / 8
         else:
@@ -354,26 +357,30 @@ class Pricer:
             events.weight_dram_bytes = reads / 8
         waits = in_dram * target.serial_input_fill + out_dram * target.serial_output_drain
         self._serial_bytes = waits / 8 if dram is not None else 0.0 * waits
+        weights_pass = _holds(buffer, "weight")
+        weights = words["buffer_weight"] * buffer_bits * issued_a if weights_pass else 0.0
         to_array = (
-            words["buffer_input"] * in_bits * issued_a
-            + words["buffer_output"] * sum_bits
-            + (words["buffer_weight"] * buffer_bits * issued_a if _holds(buffer, "weight") else 0.0)
+            words["buffer_input"] * in_bits * issued_a + words["buffer_output"] * sum_bits + weights
         )
         events.buffer_bytes = to_array / 8 * np.ones_like(stored_bits)
         self._output_bits = words["buffer_output"] * sum_bits / 2
         if buffer is not None:
             half = words["buffer_output"] * sum_bits / 2
-            fills = in_dram + (weight_dram if _holds(buffer, "weight") else 0.0)
-            _move(events, buffer, to_array - half + writes, half + fills)
+            filled = weight_dram if weights_pass else 0.0
+            _move(events.counts, buffer, to_array - half + writes, half + in_dram + filled)
+            _move(events.weight_counts, buffer, weights, filled)
         if network is not None:
-            past = 0.0 if _holds(buffer, "weight") else words["dram_weight"] * in_bits
-            _move(events, network, to_array + past + words["network_hops"] * sum_bits, 0.0)
+            past = 0.0 if weights_pass else words["dram_weight"] * in_bits
+            hops = words["network_hops"] * sum_bits
+            _move(events.counts, network, to_array + past + hops, 0.0)
+            _move(events.weight_counts, network, weights + past, 0.0)
         for number, form in enumerate(target.formats):
             source = words["dram_weight"] if dram is not None else words["buffer_weight"]
             if form.expanded_in == "array":
                 source = words["buffer_weight"]
             decoded = np.where(self._chosen_formats == number, source, 0.0)
-            _add(events, f"decode {form.scheme}", decoded * issued_w * issued_a)
+            for counts in (events.counts, events.weight_counts):
+                _count(counts, f"decode {form.scheme}", decoded * issued_w * issued_a)
 
     def _stays_on_chip(self, in_bits: Any, out_bits: Any) -> tuple[Any, Any]:
         """Whether each layer's input and output never leave the chip."""
@@ -492,15 +499,19 @@ def _holds(level: Level | None, tensor: str) -> bool:
 
 
 def _add(events: Events, name: str, count: Any) -> None:
-    events.counts[name] = events.counts.get(name, 0.0) + count
+    _count(events.counts, name, count)
 
 
-def _move(events: Events, level: Level, reads: Any, writes: Any) -> None:
+def _count(counts: dict[str, Any], name: str, count: Any) -> None:
+    counts[name] = counts.get(name, 0.0) + count
+
+
+def _move(counts: dict[str, Any], level: Level, reads: Any, writes: Any) -> None:
     """Bits read from and written to a level."""
     same = level.write_pj == level.read_pj
-    _add(events, f"read {level.name}", reads + writes if same else reads)
+    _count(counts, f"read {level.name}", reads + writes if same else reads)
     if not same:
-        _add(events, f"write {level.name}", writes)
+        _count(counts, f"write {level.name}", writes)
 
 
 def totals(events: Events, prices: Mapping[str, tuple[str, Figure]]) -> Any:
