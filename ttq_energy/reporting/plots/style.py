@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,9 @@ _USUAL_COMPONENTS = (
     "decode",
     "static",
 )
+
+_PATH = re.compile(r' d="[^"]*"')
+_DECIMALS = re.compile(r"(\.\d\d)\d+")
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -266,7 +270,8 @@ def svg_text(figure: Figure) -> str:
     with style():
         # Not savefig: it draws everything a second time, only to lay it out.
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+    # A hundredth of a point is finer than any printer: six decimals only make the file larger.
+    return _PATH.sub(lambda path: _DECIMALS.sub(r"\1", path[0]), stream.getvalue())
 
 
 def save_svg(figure: Figure, path: str | os.PathLike[str]) -> None:
