@@ -118,3 +118,49 @@ def test_targets_load_without_torch():
         "assert 'torch' not in sys.modules and 'jsonschema' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_recalled_figure_needs_a_range(tmp_path):
+    old = 'source: "128 bytes a cycle"'
+    bare = changed(tmp_path, old, f"{old}, evidence: recalled")
+    with pytest.raises(InputError, match="bandwidth_bytes_per_s: the key 'low' is missing"):
+        targets.load(bare)
+    ranged = changed(tmp_path, old, f"{old}, evidence: recalled, low: 32.0e9, high: 128.0e9")
+    level = targets.load(ranged).figures["levels.buffer.bandwidth_bytes_per_s"]
+    assert level.evidence == "recalled"
+
+
+def test_evidence_says_how_a_figure_is_known():
+    target = targets.load("unpu")
+    assert target.figures["clock_hz"].evidence == "published"
+    assert target.figures["modes.w16.multiply_pj"].evidence == "derived"
+    assert target.figures["modes.w2.multiply_pj"].assumption
+    assert target.structure["array"][1] == "derived"
+
+
+# Peak rates as published, in operations (two a multiply-accumulate) or products a second.
+PEAKS = [
+    ("unpu", "w16", 345.6e9),
+    ("unpu", "w4", 4 * 345.6e9),
+    ("unpu", "w1", 7372e9),
+    ("tpu-v1-like", "int8", 92e12),
+    ("tim-dnn-like", "ternary-2bit", 114e12),
+    ("braintta", "int8", 77e9),
+    ("braintta", "ternary", 307e9),
+    ("braintta", "binary", 614e9),
+    ("a100-like", "fp32", 19.5e12),
+    ("a100-like", "fp16", 312e12),
+    ("a100-like", "int8", 624e12),
+    ("h100-like", "fp32", 66.9e12),
+    ("h100-like", "fp16", 989.4e12),
+    ("h100-like", "int8", 1978.9e12),
+    ("server-cpu-core", "fp32", 115e9),
+    ("server-cpu-core", "int8", 460e9),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "operations_per_s"), PEAKS)
+def test_units_and_clock_give_the_published_peak(name, mode, operations_per_s):
+    target = targets.load(name)
+    rate = next(m.macs_per_cycle for m in target.modes if m.name == mode)
+    assert 2 * rate * target.units * target.clock_hz == pytest.approx(operations_per_s, rel=0.01)

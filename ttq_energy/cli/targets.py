@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,11 +99,14 @@ def _show(target: Target, file: Path) -> None:
             f"{mode.activation_bits}-bit activations, {mode.accumulator_bits}-bit sums, "
             f"{mode.macs_per_cycle:g} a unit and cycle"
         )
-    print("Figures (value, 95 % range, source):")
-    width = max(len(key) for key in target.figures)
+    print("Figures (value, 95 % range, how it is known, source):")
+    width = max(len(key) for key in (*target.figures, *target.structure))
     for key, figure in target.figures.items():
-        mark = "ASSUMPTION: " if figure.assumption else ""
-        print(
-            f"  {key:<{width}}  {figure.value:.4g}  [{figure.low:.4g}, {figure.high:.4g}]  "
-            f"{mark}{figure.source}"
-        )
+        values = f"{figure.value:.4g}  [{figure.low:.4g}, {figure.high:.4g}]"
+        print(f"  {key:<{width}}  {values:<36}  {figure.evidence:<10}  {figure.source}")
+    if target.structure:
+        print("Structure (how it is known, source):")
+    for key, (source, evidence) in target.structure.items():
+        print(f"  {key:<{width}}  {evidence:<10}  {source}")
+    known = Counter(figure.evidence for figure in target.figures.values())
+    print("Of the figures: " + ", ".join(f"{n} {name}" for name, n in known.most_common()) + ".")

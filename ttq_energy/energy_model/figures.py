@@ -19,14 +19,21 @@ class Figure:
     Attributes:
         value, low, high: in the unit that the key's name bears.
         source: publication and table, or why it is believed.
-        assumption: True where no publication gives it.
+        evidence: "published" (read in the source), "derived" (computed from published figures),
+            "recalled" (the source was not at hand: a wide range), "assumption" (no publication
+            gives it), or "stated" where the file does not say.
     """
 
     value: float
     low: float
     high: float
     source: str = ""
-    assumption: bool = False
+    evidence: str = "stated"
+
+    @property
+    def assumption(self) -> bool:
+        """Whether no publication gives it."""
+        return self.evidence == "assumption"
 
     def scaled(self, factor: float) -> Figure:
         """The same figure in another unit, or for another number of bits."""
@@ -50,13 +57,10 @@ def read_figure(data: Any, node_nm: float, voltage_v: float | None) -> Figure:
         return Figure(float(data), float(data), float(data), WHAT_IF)
     if "operation" in data:
         at = operations.energy(str(data["operation"]), node_nm, voltage_v)
-        figure = Figure(at.value_pj, at.low_pj, at.high_pj, at.source)
         extra = f"; {data['source']}" if data.get("source") else ""
-        figure = replace(
-            figure,
-            source=figure.source + extra,
-            assumption=bool(data.get("assumption", False)),
-        )
+        as_published = node_nm in operations.ANCHOR_VOLTAGE and "times" not in data
+        evidence = evidence_of(data, "published" if as_published else "derived")
+        figure = Figure(at.value_pj, at.low_pj, at.high_pj, at.source + extra, evidence)
         return figure.scaled(float(data.get("times", 1.0)))
     value = float(data["value"])
     low, high = float(data.get("low", value)), float(data.get("high", value))
@@ -64,5 +68,11 @@ def read_figure(data: Any, node_nm: float, voltage_v: float | None) -> Figure:
         raise InputError(
             f"expected low <= value <= high, got low {low:g}, value {value:g}, high {high:g}"
         )
-    source = str(data.get("source", ""))
-    return Figure(value, low, high, source, bool(data.get("assumption", False)))
+    return Figure(value, low, high, str(data.get("source", "")), evidence_of(data))
+
+
+def evidence_of(data: Mapping[str, Any], otherwise: str = "stated") -> str:
+    """What a mapping of a target file says about how its figures are known."""
+    if data.get("assumption"):
+        return "assumption"
+    return str(data.get("evidence", otherwise))

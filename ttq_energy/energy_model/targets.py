@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ttq_energy.energy_model.figures import ZERO, Figure, read_figure
+from ttq_energy.energy_model.figures import ZERO, Figure, evidence_of, read_figure
 from ttq_energy.energy_model.target_errors import first_error
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.files import profiles_folder
@@ -131,6 +131,10 @@ class Target:
     static_w: Figure
     figures: Mapping[str, Figure] = field(default_factory=dict, compare=False, hash=False)
     """Every figure of the file by its key, for showing sources."""
+    structure: Mapping[str, tuple[str, str]] = field(
+        default_factory=dict, compare=False, hash=False
+    )
+    """(source, evidence) of sizes, widths and numbers of units, by the key that holds them."""
 
     @property
     def units(self) -> int:
@@ -347,7 +351,20 @@ class _Reader:
             vector_pj=self.figure(("vector", "operation_pj"), self.figure(("modes", 0, "add_pj"))),
             static_w=self.figure(("static_w",), ZERO),
             figures=self.figures,
+            structure=self.structure(),
         )
+
+    def structure(self) -> dict[str, tuple[str, str]]:
+        """What is said about the blocks of the file, whose plain numbers are no figures."""
+        found: dict[str, tuple[str, str]] = {}
+        for key, block in self.data.items():
+            for item in block if isinstance(block, list) else [block]:
+                # Mappings with a value or an operation are figures.
+                if isinstance(item, Mapping) and "source" in item and not {"value"} & set(item):
+                    name = item.get("name", item.get("scheme"))
+                    label = f"{key}.{name}" if isinstance(block, list) else str(key)
+                    found[label] = (str(item["source"]), evidence_of(item))
+        return found
 
     def mode(self, index: int) -> Mode:
         data = self.data["modes"][index]
