@@ -41,7 +41,7 @@ def test_a_wrong_cell_is_named_by_line_and_column(small, tmp_path):
 def test_a_truncated_trace_is_refused_and_leaves_nothing(small, tmp_path):
     path = small.folder / "traces.csv.gz"
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(InputError, match="traces.csv.gz: damaged table"):
+    with pytest.raises(InputError, match=r"traces\.csv\.gz: damaged table"):
         render(small, "html", tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 

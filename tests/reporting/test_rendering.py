@@ -143,6 +143,7 @@ addEventListener("load", () => {
   seen.width = innerWidth;
   const heads = [...document.querySelectorAll("#table-energy + .scroll th.number button")];
   const head = heads.find((button) => button.textContent.startsWith("gross"));
+  head.focus(); seen.focusable = document.activeElement === head;
   const column = head.parentElement.cellIndex;
   const keys = () => [...head.closest("table").tBodies[0].rows].map(
     (row) => Number(row.cells[column].dataset.key));
@@ -169,26 +170,43 @@ addEventListener("load", () => {
 """
 
 
-@pytest.mark.parametrize("width", [1280, 500])
+_FRAME = """<!doctype html><body style="margin:0">
+<iframe src="page.html" style="border:0;width:{width}px;height:900px"></iframe>
+<script>
+addEventListener("load", () => {{
+  const inner = document.querySelector("iframe").contentDocument.getElementById("seen");
+  document.body.append(inner.cloneNode(true));
+}});
+</script></body>
+"""
+"""Chromium makes no window narrower than 500 pixels: a phone is a frame inside one."""
+
+
+@pytest.mark.parametrize("width", [1280, 768, 390])
 def test_the_page_works_in_a_browser(html, tmp_path, width):
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("chromium is not installed")
     page = tmp_path / "page.html"
     page.write_text(html.read_text().replace("</body>", _PROBE))
+    outer = tmp_path / "outer.html"
+    outer.write_text(_FRAME.format(width=width))
     flags = (
         "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=3000"
+        "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=3000 "
+        "--allow-file-access-from-files"
     )
     done = subprocess.run(
         [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}",
-         f"--window-size={width},900", "--dump-dom", page.as_uri()],
+         "--window-size=1300,900", "--dump-dom", outer.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
     seen = json.loads(found[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
+    assert seen["width"] == width
     assert seen["fits"], "the page scrolls sideways"
+    assert seen["focusable"]
     assert len(set(seen["rising"])) == 2
     assert seen["rising"] == sorted(seen["rising"])
     assert seen["falling"] == sorted(seen["rising"], reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,12 +78,10 @@ def _warned(view: TableView, warning: str) -> TableView:
 
 
 def _need_pyarrow() -> None:
-    try:
-        import pyarrow  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("pyarrow") is None:
         raise InputError(
             "format: parquet needs pyarrow; install it with: pip install 'ttq-energy[parquet]'"
-        ) from None
+        )
 
 
 def latex_table(view: TableView) -> str:

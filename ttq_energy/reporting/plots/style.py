@@ -269,7 +269,8 @@ def svg_text(figure: Figure) -> str:
     stream = io.StringIO()
     with style():
         # Not savefig: it draws everything a second time, only to lay it out.
-        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(stream, metadata={"Date": None, "Creator": None})
     # A hundredth of a point is finer than any printer: six decimals only make the file larger.
     return _PATH.sub(lambda path: _DECIMALS.sub(r"\1", path[0]), stream.getvalue())
 

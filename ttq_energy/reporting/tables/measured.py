@@ -63,7 +63,8 @@ def _energy(run: Run) -> pd.DataFrame:
     kernels, meters = frame["kernel"].to_numpy(object), frame["meter"].to_numpy(object)
     keys = [*_PLACE, "domain", "variant", "provenance"]
     rows = []
-    for key, places in frame.groupby(keys, sort=False).indices.items():
+    groups: dict[Any, NDArray[np.intp]] = frame.groupby(keys, sort=False).indices
+    for key, places in groups.items():
         good = places[valid[places]]
         row = dict(
             zip(keys, key, strict=True),
