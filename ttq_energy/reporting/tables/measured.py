@@ -63,7 +63,7 @@ def _energy(run: Run) -> pd.DataFrame:
     kernels, meters = frame["kernel"].to_numpy(object), frame["meter"].to_numpy(object)
     keys = [*_PLACE, "domain", "variant", "provenance"]
     rows = []
-    groups: dict[Any, NDArray[np.intp]] = frame.groupby(keys, sort=False).indices
+    groups: Any = frame.groupby(keys, sort=False).indices
     for key, places in groups.items():
         good = places[valid[places]]
         row = dict(
