@@ -123,6 +123,16 @@ def test_interrupting_the_command_still_reports_it(measured):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_to_the_measuring_process_ends_the_command(measured):
+    began = time.monotonic()
+    code, _, report = measured(
+        *python("import os, time; os.kill(os.getppid(), 15); time.sleep(60)")
+    )
+    assert code == 128 + signal.SIGTERM
+    assert "gross" in report
+    assert time.monotonic() - began < 50
+
+
 def test_it_is_repeated_until_it_fails(measured, tmp_path):
     add = f"open({str(tmp_path / 'runs')!r}, 'a').write('x')"
     assert measured("--repeat", "3", *python(add))[0] == 0

@@ -89,10 +89,10 @@ def _mean(energies: Sequence[DomainEnergy]) -> Quantity:
     above = statistics.fmean((e.high_j or v) - v for v, e in zip(values, energies, strict=True))
     scatter = 0.0
     if len(values) > 1:
-        from scipy import stats
+        from scipy.special import stdtrit
 
         error = statistics.stdev(values) / math.sqrt(len(values))
-        scatter = float(stats.t.ppf(0.975, len(values) - 1)) * error
+        scatter = float(stdtrit(len(values) - 1, 0.975)) * error
     return Quantity(
         mean, max(mean - math.hypot(below, scatter), 0.0), mean + math.hypot(above, scatter)
     )

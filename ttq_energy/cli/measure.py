@@ -135,7 +135,7 @@ def _run_all(
             child = subprocess.Popen(program)
         except OSError as error:
             raise InputError(f"measure: '{program[0]}': {error.strerror}") from None
-        with _interrupts_are_the_childs():
+        with _signals_go_to(child):
             status = child.wait()
         runs.append(window.end())
         code = status if status >= 0 else SIGNALLED - status
@@ -145,16 +145,37 @@ def _run_all(
 
 
 @contextlib.contextmanager
-def _interrupts_are_the_childs() -> Iterator[None]:
-    """Ctrl-C reaches the command from the terminal; what was measured is reported all the same."""
+def _signals_go_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command; what was measured until then is reported all the same."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def forward(number: int, _: object) -> None:
+        if number == signal.SIGINT and _in_foreground():
+            return  # the terminal has sent it to the command already
+        child.send_signal(number)
+
+    before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal sends its Ctrl-C to this process and to those that it started."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 # -- what is told ---------------------------------------------------------------------------------

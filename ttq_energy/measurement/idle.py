@@ -44,7 +44,7 @@ def idle_power(windows: Sequence[IdleWindow], domain: str, t_s: float) -> IdlePo
         domain: the domain's name.
         t_s: the middle of the block that is asked for.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     known = [
         (window.middle_s, energy.power_w, _half_width_w(window, domain))
@@ -58,7 +58,7 @@ def idle_power(windows: Sequence[IdleWindow], domain: str, t_s: float) -> IdlePo
     reading = float(np.sqrt(np.mean(half**2) / half.size))
     scatter = 0.0
     if t.size >= 2:
-        scatter = float(stats.t.ppf(0.975, t.size - 1) * power.std(ddof=1) / math.sqrt(t.size))
+        scatter = float(stdtrit(t.size - 1, 0.975) * power.std(ddof=1) / math.sqrt(t.size))
     spread = math.hypot(scatter, reading)
     return IdlePower(value, max(value - spread, 0.0), value + spread)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.measurement.power_sensor import Sensor
+from ttq_energy.measurement.updates import ABSENT
 
 READINGS = ("power.draw", "power.draw.instant", "power.draw.average")
 SLOT_POWER_W = 75.0
@@ -121,7 +122,7 @@ def _plain(gpu_name: str) -> str:
 
 
 def _reading(reading: str) -> str:
-    text = reading.strip().lower().replace("_", ".").removesuffix(".w")
+    text = reading.lower().replace("[w]", "").strip().replace("_", ".").removesuffix(".w")
     text = {
         "instant": "power.draw.instant",
         "average": "power.draw.average",
@@ -135,7 +136,7 @@ def _reading(reading: str) -> str:
 
 
 def _branch(driver: str | None) -> int:
-    if driver is None:
+    if driver is None or str(driver).strip().strip("[]").lower() in ABSENT:
         return 535
     match = re.match(r"\s*(\d+)", str(driver))
     if match is None:

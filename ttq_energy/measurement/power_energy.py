@@ -239,10 +239,10 @@ def _variance(
 
 def spread_half_j(energy_j: float, duration_s: float, full_power_w: float, sensor: Sensor) -> float:
     """Half-width of the 95 % interval from gain and offset: t quantile over the boards tested."""
-    from scipy import stats
+    from scipy.special import stdtrit
 
     load = energy_j / duration_s / max(full_power_w, 1e-9)
-    quantile = float(stats.t.ppf(0.975, max(sensor.boards - 1, 1)))
+    quantile = float(stdtrit(max(sensor.boards - 1, 1), 0.975))
     return quantile * sensor.gain_spread(load) * energy_j
 
 
