@@ -35,24 +35,8 @@ from ttq_energy.energy_model import (
 )
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "silicon"
+OWN_DATA = Path(__file__).parent / "silicon"
 
-# Y.-H. Chen et al., JSSC 52(1), 2017, table of VGG-16 results, batch 3, as transcribed: layer,
-# channels, filters, width, mW, total ms, zeros in the input, buffer MB, DRAM MB.
-VGG16 = (
-    ("conv1_1", 3, 64, 224, 247, 76.2, 0.016, 112.6, 15.4),
-    ("conv1_2", 64, 64, 224, 218, 910.3, 0.477, 2402.8, 54.0),
-    ("conv2_1", 64, 128, 112, 242, 470.3, 0.248, 1201.4, 33.4),
-    ("conv2_2", 128, 128, 112, 231, 894.3, 0.387, 2402.8, 48.5),
-    ("conv3_1", 128, 256, 56, 254, 241.1, 0.397, 607.4, 20.2),
-    ("conv3_2", 256, 256, 56, 235, 460.9, 0.581, 1214.8, 32.2),
-    ("conv3_3", 256, 256, 56, 233, 457.7, 0.587, 1214.8, 30.8),
-    ("conv4_1", 256, 512, 28, 278, 135.8, 0.643, 321.8, 17.8),
-    ("conv4_2", 512, 512, 28, 261, 254.8, 0.747, 643.7, 28.6),
-    ("conv4_3", 512, 512, 28, 240, 246.3, 0.854, 643.7, 22.8),
-    ("conv5_1", 512, 512, 14, 258, 54.3, 0.794, 90.0, 6.3),
-    ("conv5_2", 512, 512, 14, 236, 53.7, 0.874, 90.0, 5.7),
-    ("conv5_3", 512, 512, 14, 230, 53.7, 0.885, 90.0, 5.6),
-)
 # No mapping of VGG-16 is published. These give the published buffer traffic: q r from the writes of
 # partial sums, p t from the reads of inputs.
 READ_BACK = pd.DataFrame(
@@ -65,19 +49,6 @@ READ_BACK = pd.DataFrame(
     },
     index=list("mnepqrt"),
 ).to_dict()
-# S. Han et al., ISCA 2016, tables of benchmarks and of wall-clock time, as transcribed: layer,
-# inputs, outputs, weight density, activation density, actual us.
-EIE = (
-    ("AlexNet fc6", 9216, 4096, 0.09, 0.351, 30.3),
-    ("AlexNet fc7", 4096, 4096, 0.09, 0.353, 12.2),
-    ("AlexNet fc8", 4096, 1000, 0.25, 0.375, 9.9),
-    ("VGG-16 fc6", 25088, 4096, 0.04, 0.183, 34.4),
-    ("VGG-16 fc7", 4096, 4096, 0.04, 0.375, 8.7),
-    ("VGG-16 fc8", 4096, 1000, 0.23, 0.411, 8.4),
-    ("NeuralTalk We", 4096, 600, 0.10, 1.0, 8.0),
-    ("NeuralTalk Wd", 600, 8791, 0.11, 1.0, 13.9),
-    ("NeuralTalk LSTM", 1201, 2400, 0.10, 1.0, 7.5),
-)
 
 
 class Convolutions(nn.Module):
@@ -126,29 +97,33 @@ def validate() -> None:
         errors = _eyeriss(counts, chip, mapping, 1e6)
         print(errors.map("{:+.1%}".format).to_string())
         print("mean of magnitudes:", errors.abs().mean().map("{:.1%}".format).to_dict())
-    columns = ["power_mw", "total_latency_ms", "zero_ifmap_fraction", "global_buffer_mb", "dram_mb"]
-    vgg = pd.DataFrame([row[4:] for row in VGG16], [row[0] for row in VGG16], columns)
+    vgg = pd.read_csv(OWN_DATA / "eyeriss-v1-vgg16.csv", comment="#").set_index("layer")
     with torch.device("meta"):
-        layers = [(r[0], nn.Conv2d(r[1], r[2], 3, padding=1), r[3]) for r in VGG16]
+        layers = [
+            (str(name), nn.Conv2d(row.channels, row.filters, 3, padding=1), row.width)
+            for name, row in vgg[["channels", "filters", "width"]].iterrows()
+        ]
         counts = te.count(Convolutions(layers), torch.empty(3, 3, 224, 224))
-    read_back = {row[0]: READ_BACK[row[0].partition("_")[0]] for row in VGG16}
+    read_back = {str(name): READ_BACK[str(name).partition("_")[0]] for name in vgg.index}
     for title, mapping in (("searched", None), ("read-back", read_back)):
         print(f"\nEyeriss v1, VGG-16, batch 3, {title} mapping (model / chip - 1; MB as 2^20)")
         errors = _eyeriss(counts, vgg, mapping, 2**20)
         print(errors.map("{:+.1%}".format).to_string())
         print("mean of magnitudes:", errors.abs().mean().map("{:.1%}".format).to_dict())
     print("\nEIE, latency (us)")
-    for name, inputs, outputs, weights, activations, actual in EIE:
-        us, power_w = _eie(inputs, outputs, weights, activations)
-        print(f"{name:16s} {us:6.2f}  chip {actual:5.1f}  {us / actual - 1:+.1%}  {power_w:.2f} W")
-    layer, x = nn.Conv2d(128, 128, 3, padding=1), torch.randn(1, 128, 16, 16)
-    int8 = estimate(te.count(layer, x, activation_bits=8), "braintta").total.energy_j
-    te.prepare_(layer, te.TTQ(), skip=())
-    ternary = estimate(te.count(layer, x, activation_bits=2), "braintta").total.energy_j
-    ratio, measured = ternary / int8, 67 / 405
-    print(
-        f"\nBrainTTA, ternary / int8: {ratio:.3f}  chip {measured:.3f}  {ratio / measured - 1:+.1%}"
-    )
+    for row in pd.read_csv(OWN_DATA / "eie-layers.csv", comment="#").itertuples():
+        us, power_w = _eie(row.inputs, row.outputs, row.weight_density, row.activation_density)
+        print(
+            f"{row.layer:16s} {us:6.2f}  chip {row.actual_us:5.1f}  {us / row.actual_us - 1:+.1%}"
+            f"  {power_w:.2f} W"
+        )
+    print("\nBrainTTA")
+    chip = pd.read_csv(DATA / "same-hardware-precision-ratios.csv").set_index("precision")
+    found = _braintta()
+    for less, more in (("ternary", "int8"), ("binary", "int8"), ("binary", "ternary")):
+        ratio = found[less] / found[more]
+        measured = chip["energy_fj_per_op"][less] / chip["energy_fj_per_op"][more]
+        print(f"{less} / {more}: {ratio:.3f}  chip {measured:.3f}  {ratio / measured - 1:+.1%}")
     print()
     for claim in arithmetic_claims():
         print(f"{claim.gain:5.1f} times: {claim.name}; {claim.meaning}")
@@ -186,6 +161,7 @@ def _eyeriss(
             "latency": layers["latency_s"] * 1e3 / chip["total_latency_ms"] - 1,
             "buffer": layers["buffer_bytes"] / mega / chip["global_buffer_mb"] - 1,
             "dram": layers["dram_bytes"] / mega / chip["dram_mb"] - 1,
+            "PEs": layers["active_units"] / chip["active_pes"] - 1,
         }
     )
 
@@ -199,6 +175,21 @@ def _eie(inputs: int, outputs: int, weights: float, activations: float) -> tuple
     zeros = {counts["layer"][0]: 1 - activations}
     total = estimate(counts, "eie", activation_zeros=zeros).total
     return total.latency_s * 1e6, total.energy_j / total.latency_s
+
+
+def _braintta() -> dict[str, float]:
+    """Joule of one convolution at the chip's three precisions."""
+    found = {}
+    for name, config, bits in (
+        ("int8", None, 8),
+        ("ternary", te.TTQ(), 2),
+        ("binary", te.BWN(), 1),
+    ):
+        layer, x = nn.Conv2d(128, 128, 3, padding=1), torch.randn(1, 128, 16, 16)
+        if config is not None:
+            te.prepare_(layer, config, skip=())
+        found[name] = estimate(te.count(layer, x, activation_bits=bits), "braintta").total.energy_j
+    return found
 
 
 def answers() -> None:

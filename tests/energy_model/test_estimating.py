@@ -1,5 +1,7 @@
 """Estimates: they add up, they answer to what the target can do, and their ranges hold."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +19,12 @@ from ttq_energy.energy_model import (
     sweep,
     targets,
 )
+from ttq_energy.energy_model.explaining import with_sparsity
 from ttq_energy.energy_model.geometry import Geometry
 from ttq_energy.energy_model.mapping import Widths, find_mapping, tile_sizes
+from ttq_energy.energy_model.pricing import coefficients, setting, totals
 from ttq_energy.energy_model.storage import SCHEMES, expected_bits, weight_storage
+from ttq_energy.energy_model.workload import layers_of
 from ttq_energy.errors import InputError
 from ttq_energy.run import TABLES
 
@@ -68,6 +73,20 @@ def test_a_target_without_ternary_support_is_told_so(resnet):
     assert found.ratio.verdict == "undecided"
     assert "cannot use ternary weights" in found.verdict
     assert found.break_even_activation_bits is None
+    assert found.break_even_sparsity is None
+
+
+def test_widths_that_pay_are_all_named_where_only_narrow_ones_do(resnet):
+    found = explain(estimate(resnet["fp32"], "braintta"), estimate(resnet["ttq"], "braintta"))
+    assert found.paying_activation_bits == (2,)
+    assert found.break_even_activation_bits is None
+    assert "with activations of 2 bits" in found.verdict
+
+
+def test_narrow_weights_are_a_use_of_ternary_ones(resnet):
+    found = explain(estimate(resnet["fp32"], "unpu"), estimate(resnet["ttq"], "unpu"))
+    assert found.ratio.ratio < 1
+    assert "can use ternary weights (it multiplies them as 2-bit weights)" in found.verdict
 
 
 def test_gating_saves_energy_and_skipping_saves_cycles_too(resnet):
@@ -91,9 +110,48 @@ def test_the_break_even_sparsity_is_where_energies_meet():
     point = found.break_even_sparsity
     assert point is not None
     assert 0 < point < 1
-    above = estimate(count(layer, x, variant="ttq", sparsity=min(0.99, point + 0.03)), target)
-    below = estimate(count(layer, x, variant="ttq", sparsity=point - 0.03), target)
-    assert above.total.energy_j < base.total.energy_j < below.total.energy_j
+    own = estimate(count(layer, x, variant="ttq"), target).prepared
+
+    def ratio(sparsity):
+        events = with_sparsity(own, sparsity).events()
+        return float(totals(events, coefficients(own.target))) / base.total.energy_j
+
+    assert ratio(point) == pytest.approx(1, abs=1e-3)
+    assert ratio(point + 2e-4) < 1 < ratio(point - 2e-4)
+
+
+def test_the_tile_search_misses_no_cheaper_tiling():
+    """DRAM words against every whole number of filters, rows and channels at a time."""
+    conv, x = nn.Conv2d(12, 20, 3, padding=1), torch.randn(1, 12, 9, 9)
+    counts = count(conv, x)
+    target = targets.load("generic-45nm", {"levels.buffer.size_bytes": 3000})
+    layer = layers_of(counts, None)[0]
+    own = setting(target, layer, 0.0, 0.0)
+    g, widths = layer.geometry, own.widths
+    found = find_mapping(g, target, widths, None)
+    least = float("inf")
+    for m, e, c in itertools.product(range(1, 21), range(1, 10), range(1, 13)):
+        rows = min(e + 2, 9)
+        bits = rows * 9 * c * widths.input + 9 * m * c * widths.weight
+        if bits + m * e * 9 * widths.accumulator > 3000 * 8:
+            continue
+        tiles_e, tiles_m, tiles_c = -(-9 // e), -(-20 // m), -(-12 // c)
+        again = tiles_e * rows / 9 if e < 9 else 1
+        inputs, spill = g.inputs * again, 2 * g.outputs * (tiles_c - 1) * widths.accumulator
+        once = tiles_c == 1
+        least = min(
+            least,
+            g.weights * (1 if once and tiles_m == 1 else tiles_e) * widths.weight
+            + inputs * (1 if once else tiles_m) * widths.dram_input,
+            g.weights * tiles_e * widths.weight + inputs * widths.dram_input + spill,
+            g.weights * widths.weight + inputs * tiles_m * widths.dram_input + spill,
+        )
+    moved = (
+        found.dram_weight * widths.weight
+        + found.dram_input * widths.dram_input
+        + found.dram_partial * widths.accumulator
+    )
+    assert moved == pytest.approx(least)
 
 
 def test_activation_zeros_gate_energy_on_eyeriss_but_not_time():

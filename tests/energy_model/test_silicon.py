@@ -11,6 +11,7 @@ import ttq_energy as te
 from ttq_energy.energy_model import arithmetic_claims, estimate
 from ttq_energy.energy_model.operations import ENERGY_PJ, energy
 
+OWN_DATA = Path(__file__).parents[2] / "benchmarks" / "silicon"
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "silicon"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA}: published figures not here")
 pytestmark = needs_data
@@ -79,23 +80,73 @@ def test_eyeriss_latency_and_active_units_of_alexnet(eyeriss):
     assert eyeriss["active"].max() < 0.01
 
 
-EIE_LAYERS = {"fc6": (9216, 4096, 0.09, 0.35), "fc7": (4096, 4096, 0.09, 0.35)}
-EIE_LAYERS["fc8"] = (4096, 1000, 0.25, 0.38)
+@pytest.fixture(scope="module")
+def vgg16():
+    """Errors on the 13 convolutions of VGG-16, batch 3, with the mapping that the search finds."""
+    chip = pd.read_csv(OWN_DATA / "eyeriss-v1-vgg16.csv", comment="#").set_index("layer")
+    rows = []
+    for name, layer in chip.iterrows():
+        with torch.device("meta"):
+            conv = nn.Conv2d(int(layer["channels"]), int(layer["filters"]), 3, padding=1)
+            x = torch.empty(3, int(layer["channels"]), int(layer["width"]), int(layer["width"]))
+        counts = te.count(conv, x)
+        zeros = {counts["layer"][0]: layer["zero_ifmap_fraction"]}
+        found = estimate(counts, "eyeriss-v1", activation_zeros=zeros)
+        parts = found.components.set_index("component")["energy_j"]
+        measured = layer["power_mw"] * layer["total_latency_ms"] * 1e-6
+        row = found.layers.iloc[0]
+        rows.append(
+            {
+                "layer": name,
+                "energy": (found.total.energy_j - parts["dram"]) / measured - 1,
+                "latency": row["latency_s"] * 1e3 / layer["total_latency_ms"] - 1,
+                "buffer": row["buffer_bytes"] / 2**20 / layer["global_buffer_mb"] - 1,
+                "dram": row["dram_bytes"] / 2**20 / layer["dram_mb"] - 1,
+                "active": row["active_units"] / layer["active_pes"] - 1,
+            }
+        )
+    return pd.DataFrame(rows).set_index("layer").abs()
 
 
-@pytest.mark.parametrize("name", EIE_LAYERS)
-def test_eie_latency_of_alexnet(name):
-    chip = pd.read_csv(DATA / "eie-alexnet-fc.csv").set_index("layer").loc[name]
-    inputs, outputs, weights, activations = EIE_LAYERS[name]
+def test_eyeriss_on_vgg16_with_the_constant_fitted_on_alexnet(vgg16):
+    assert vgg16["energy"].max() < 0.25
+    assert vgg16["energy"].mean() < 0.13
+    assert vgg16["latency"].max() < 0.25
+    assert vgg16["latency"].mean() < 0.12
+
+
+def test_eyeriss_traffic_and_active_units_of_vgg16(vgg16):
+    assert vgg16["buffer"].mean() < 0.15
+    assert vgg16["dram"].mean() < 0.30
+    assert vgg16["active"].max() < 0.10
+
+
+EIE_LAYERS = pd.read_csv(OWN_DATA / "eie-layers.csv", comment="#").set_index("layer")
+
+
+def on_eie(name):
+    row = EIE_LAYERS.loc[name]
     generator = torch.Generator().manual_seed(0)
-    layer = nn.Linear(inputs, outputs, bias=False)
+    layer = nn.Linear(int(row["inputs"]), int(row["outputs"]), bias=False)
     with torch.no_grad():
-        layer.weight.copy_(torch.rand(outputs, inputs, generator=generator) < weights)
-    counts = te.count(layer, torch.ones(1, inputs))
-    result = estimate(counts, "eie", activation_zeros={counts["layer"][0]: 1 - activations})
-    assert result.total.latency_s * 1e6 == pytest.approx(chip["actual_us"], rel=0.2)
-    power_w = result.total.energy_j / result.total.latency_s
-    assert power_w == pytest.approx(chip["chip_power_w"], rel=0.2)
+        kept = torch.rand(layer.weight.shape, generator=generator) < row["weight_density"]
+        layer.weight.copy_(kept)
+    counts = te.count(layer, torch.ones(1, int(row["inputs"])))
+    zeros = {counts["layer"][0]: 1 - row["activation_density"]}
+    return estimate(counts, "eie", activation_zeros=zeros).total
+
+
+@pytest.mark.parametrize("name", EIE_LAYERS.index)
+def test_eie_latency(name):
+    assert on_eie(name).latency_s * 1e6 == pytest.approx(EIE_LAYERS["actual_us"][name], rel=0.2)
+
+
+def test_eie_tables_agree_and_so_does_its_power():
+    chip = pd.read_csv(DATA / "eie-alexnet-fc.csv").set_index("layer")
+    for name, row in chip.iterrows():
+        assert EIE_LAYERS["actual_us"][f"AlexNet {name}"] == row["actual_us"]
+        total = on_eie(f"AlexNet {name}")
+        assert total.energy_j / total.latency_s == pytest.approx(row["chip_power_w"], rel=0.2)
 
 
 def test_braintta_ternary_to_int8():
