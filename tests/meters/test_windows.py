@@ -93,13 +93,22 @@ def test_a_reset_spoils_the_windows_across_it_and_none_after(server):
 
 
 def test_a_counter_that_freezes_halfway_is_no_small_figure(server):
-    """Real time: the trace has to see that the counter no longer moves."""
+    """Real time: the trace has to see that the counter moved, and that it no longer does."""
     with EnergyMonitor([RaplMeter(server.root)]) as monitor, monitor.window("work"):
-        everything_moves(server)
-        time.sleep(0.5)
+        for _ in range(60):
+            server.add("intel-rapl:0", 100_000)
+            time.sleep(0.02)
+        time.sleep(1.4)
     energy = monitor["work"].domains["cpu-package-0"]
     assert energy.energy_j is None
     assert "stood still" in energy.reason
+
+
+def test_a_counter_of_few_steps_is_not_taken_for_a_frozen_one(server):
+    with EnergyMonitor([RaplMeter(server.root)]) as monitor, monitor.window("work"):
+        everything_moves(server)
+        time.sleep(0.3)
+    assert monitor["work"].energy_j == pytest.approx(10.75)
 
 
 def test_a_wrap_inside_a_window(window, server):

@@ -29,6 +29,12 @@ NO_SENSOR = (
 )
 
 
+HISTORY_S = 10.0
+FEWEST_STEPS = 4
+STEPS_MISSED = 5.0
+SHORTEST_STILL_S = 1.0
+
+
 class _Sampler(Protocol):
     problem: str
 
@@ -422,17 +428,24 @@ def _with_gain_spread(energy: DomainEnergy, domain: Domain, peak_w: float) -> Do
 
 
 def _longest_still_s(series: Series, start_s: float, end_s: float) -> float:
-    """Longest time between readings of a counter, inside a span, that show one value."""
+    """How long a counter that was moving stood still inside a window; 0 where it did not.
+
+    Slow counters move in steps: still is what lasts for ``STEPS_MISSED`` of the usual distances
+    between the changes seen, from ``HISTORY_S`` before the window on, and for a second at least.
+    """
     if not series.cumulative:
         return 0.0
     t_s, energy_j = np.array(series.t_s), np.array(series.value)
-    inside = (t_s >= start_s) & (t_s <= end_s)
-    t_s, energy_j = t_s[inside], energy_j[inside]
-    if t_s.size < 2:
+    known = (t_s >= start_s - HISTORY_S) & (t_s <= end_s)
+    t_s, energy_j = t_s[known], energy_j[known]
+    changes = np.flatnonzero(np.diff(energy_j) != 0) + 1
+    if changes.size < FEWEST_STEPS:
         return 0.0
-    begins = np.flatnonzero(np.diff(energy_j, prepend=np.nan) != 0)
-    ends = np.append(begins[1:] - 1, t_s.size - 1)
-    return float(np.max(t_s[ends] - t_s[begins]))
+    begins = np.maximum(t_s[np.append(0, changes)], start_s)
+    ends = t_s[np.append(changes - 1, t_s.size - 1)]
+    still = float(np.max(ends - begins))
+    usual = float(np.median(np.diff(t_s[changes])))
+    return still if still >= max(STEPS_MISSED * usual, SHORTEST_STILL_S) else 0.0
 
 
 def _counter_power(
