@@ -248,3 +248,37 @@ def test_wrong_arguments_are_told(arguments, message):
 def test_an_input_that_does_not_fit_is_told():
     with pytest.raises(InputError, match="does not take it"):
         count(nn.Linear(3, 3), torch.randn(1, 4))
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_packed_sequences_count_the_steps_that_each_has(kind, gates):
+    layer = getattr(nn, kind)(5, 6, bidirectional=True)
+    lengths = [4, 3, 2]
+    packed = nn.utils.rnn.pack_padded_sequence(torch.randn(4, 3, 5), torch.tensor(lengths))
+    counts = te.count(layer, (packed,))
+    assert counts["macs"].sum() == 2 * sum(lengths) * gates * 6 * (5 + 6)
+
+
+class Functional(nn.Module):
+    """Parameters used by functions, none in a module of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(6))
+        self.batched = nn.Parameter(torch.randn(3, 5, 6))
+
+    def forward(self, x):
+        y = nn.functional.linear(x, self.weight, self.bias)
+        return torch.addbmm(y, torch.randn(3, 2, 5), self.batched)
+
+
+def test_products_of_bare_parameters_count_with_their_biases():
+    counts = te.count(Functional(), torch.randn(2, 4))
+    assert counts["supported"].all()
+    assert counts["macs"].sum() == 2 * 4 * 6 + 3 * 2 * 5 * 6
+
+
+def test_a_model_without_layers_counts_nothing():
+    counts = te.count(nn.Identity(), torch.randn(2))
+    assert not len(counts[~counts["supported"]])
+    assert counts["macs"].sum() == 0

@@ -96,6 +96,7 @@ def count(
         [_row(entry, widths, batch) for entry in entries],
         columns=[*LAYER_COLUMNS, *EXTRA_COLUMNS],
     )
+    frame["supported"] = frame["supported"].astype(bool)
     frame.attrs["batch_size"] = batch
     return frame
 
@@ -283,11 +284,10 @@ def _row(entry: Entry, widths: _Widths, batch: int) -> dict[str, Any]:
 
 def _operations(entry: Entry) -> tuple[float, float]:
     """(multiplies, adds) of a layer of products; see :func:`count`."""
-    weight, geometry = entry.weight, entry.geometry
-    assert geometry is not None
+    weight = entry.weight
     if weight.kind not in ("ternary", "binary"):
         return float(entry.macs), float(entry.macs)
     nonzeros = weight.elements - int(weight.zeros_per_output.sum())
     accumulates = nonzeros * (entry.macs // max(1, weight.elements))
-    outputs = entry.calls * geometry.outputs
-    return weight.scale_multiplies * outputs, accumulates + (weight.scale_multiplies - 1) * outputs
+    scalings = weight.scale_multiplies * entry.output_elements
+    return scalings, accumulates + scalings - entry.output_elements

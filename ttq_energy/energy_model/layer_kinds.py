@@ -239,11 +239,19 @@ class LayerKinds:
 
 @dataclass(frozen=True)
 class RecurrentRow:
-    """One matrix of a recurrent layer, or its gates (no parameter)."""
+    """One matrix of a recurrent layer, or its gates (no parameter).
+
+    Attributes:
+        geometry: of one step.
+        calls: steps that read the matrix anew.
+        rows: that meet the matrix in all; less than calls times the geometry's where a packed
+            sequence's steps hold different numbers of sequences.
+    """
 
     parameter: str
     geometry: Geometry | None
     calls: int
+    rows: int
     sampled: Tensor | None = None
     elements: int = 0
     multiplies: float = 0.0
@@ -272,18 +280,18 @@ def recurrent_rows(module: Any, data: Any, layer: str) -> Iterator[RecurrentRow]
             end += "_reverse" if direction else ""
             first = sampled if index == 0 else None
             yield RecurrentRow(
-                f"weight_ih{end}", matrix_product(tokens, width, gates * hidden), 1, first
+                f"weight_ih{end}", matrix_product(tokens, width, gates * hidden), 1, tokens, first
             )
             yield RecurrentRow(
-                f"weight_hh{end}", matrix_product(batch, projected, gates * hidden), steps
+                f"weight_hh{end}", matrix_product(batch, projected, gates * hidden), steps, tokens
             )
             if projected != hidden:
                 yield RecurrentRow(
-                    f"weight_hr{end}", matrix_product(batch, hidden, projected), steps
+                    f"weight_hr{end}", matrix_product(batch, hidden, projected), steps, tokens
                 )
     elements = tokens * hidden * layers * directions
     multiplies, adds = _GATE_OPERATIONS[kind]
-    yield RecurrentRow("", None, 1, None, elements, multiplies * elements, adds * elements)
+    yield RecurrentRow("", None, 1, tokens, None, elements, multiplies * elements, adds * elements)
 
 
 def _cell_sizes(data: Tensor) -> tuple[int, int, int, int, int]:

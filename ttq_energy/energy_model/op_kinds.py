@@ -204,6 +204,8 @@ CONVOLUTIONS = frozenset(
     }
 )
 MATRIX_PRODUCTS = frozenset(
-    {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot", "linear", "_int_mm"}
-    | {"_addmm_activation", "_scaled_mm"}
+    {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear"}
+    | {"_addmm_activation", "_scaled_mm", "_int_mm"}
 )
+ADDING_PRODUCTS = frozenset({"addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation"})
+"""Of those, the ones whose first argument is added to the product."""

@@ -141,9 +141,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if row.geometry is not None:
                 first = row.sampled
                 self._product(layer, scope.op, row.geometry, weight, first, calls=row.calls)
-                self.entries[layer, scope.op, row.geometry].parameters.update(
-                    id(p) for p in module.parameters(recurse=False)
-                )
+                entry = self.entries[layer, scope.op, row.geometry]
+                entry.parameters.update(id(p) for p in module.parameters(recurse=False))
+                # Steps of a packed sequence hold different numbers of sequences.
+                surplus = row.calls * row.geometry.batch - row.rows
+                entry.macs -= surplus * row.geometry.macs // row.geometry.batch
+                entry.input_elements -= surplus * row.geometry.inputs // row.geometry.batch
+                entry.output_elements -= surplus * row.geometry.outputs // row.geometry.batch
             else:
                 entry = self._entry(layer, "elementwise", None, NO_WEIGHT)
                 entry.multiplies += row.multiplies
@@ -247,17 +251,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             x.shape, w.shape, output.shape, stride, dilation, groups, transposed
         )
         op = f"conv{'_transpose' if transposed else ''}{w.dim() - 2}d"
-        self._weighted(scope, op, geometry, x, w)
+        self._weighted(scope, op, geometry, x, w, args[2] if len(args) > 2 else None)
 
     def _matrix(
         self, scope: Scope, name: str, args: tuple[Any, ...], kwargs: Any, output: Tensor
     ) -> None:
-        first = 1 if name in ("addmm", "baddbmm", "addmv", "_addmm_activation") else 0
+        first = 1 if name in op_kinds.ADDING_PRODUCTS else 0
         a, b = args[first], args[first + 1]
         groups = 1
         if name == "linear":
             rows, inner, columns = a.numel() // a.shape[-1], a.shape[-1], output.shape[-1]
-        elif name in ("bmm", "baddbmm"):
+        elif name in ("bmm", "baddbmm", "addbmm"):
             groups, rows, inner = a.shape
             columns = b.shape[2]
         elif name in ("mv", "addmv"):
@@ -269,7 +273,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.kinds.owner(a) is not None and self.kinds.owner(b) is None:
             # The parameter stands on the left: (A x)^T = x^T A^T.
             a, b, rows, columns = b, a, columns, rows
-        self._weighted(scope, "linear", matrix_product(rows, inner, columns, groups), a, b)
+        bias = args[0] if first else (args[2] if name == "linear" and len(args) > 2 else None)
+        self._weighted(scope, "linear", matrix_product(rows, inner, columns, groups), a, b, bias)
 
     def _attention(
         self, scope: Scope, name: str, args: tuple[Any, ...], kwargs: Any, output: Any
@@ -292,7 +297,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             entry = self.entries[layer, "attention", geometry]
             entry.second_elements += (k.numel() + v.numel()) if index == 0 else 0
 
-    def _weighted(self, scope: Scope, op: str, geometry: Geometry, x: Tensor, w: Tensor) -> None:
+    def _weighted(
+        self, scope: Scope, op: str, geometry: Geometry, x: Tensor, w: Tensor, bias: Any
+    ) -> None:
         if scope.role == "linear":
             scope.counted = True
             self._product(scope.layer, scope.op_for(op), geometry, scope.weight, x)
@@ -302,7 +309,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if owner is not None:
             layer = owner.layer
             self._product(layer, scope.op_for(op), geometry, owner.weight, x)
-            self.entries[layer, scope.op_for(op), geometry].parameters |= owner.parameter_ids
+            entry = self.entries[layer, scope.op_for(op), geometry]
+            entry.parameters |= owner.parameter_ids
+            of_bias = self.kinds.owner(bias) if isinstance(bias, Tensor) else None
+            if of_bias is not None:
+                entry.parameters |= of_bias.parameter_ids
             return
         attention = scope.in_attention
         kind = "attention" if attention else (op if op.startswith("conv") else "matmul")
