@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -233,7 +233,10 @@ def test_csv_holds_every_table_of_the_report_in_si_units(counters, tmp_path):
 
 
 def test_parquet_without_pyarrow_is_refused_and_leaves_nothing(counters, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pyarrow" else find(name)
+    )
     with pytest.raises(InputError, match=r"pip install 'ttq-energy\[parquet\]'"):
         render(counters, "parquet", tmp_path / "tables")
     assert list(tmp_path.iterdir()) == []
