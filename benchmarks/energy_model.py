@@ -50,6 +50,15 @@ READ_BACK = pd.DataFrame(
     index=list("mnepqrt"),
 ).to_dict()
 
+# What the rules of Eyeriss's mapper and its serial outputs are worth: each taken away alone.
+ABLATIONS: dict[str, dict[str, str]] = {
+    "none taken away": {},
+    "outputs leave while the array works": {"activations.output_drain": "overlapped"},
+    "any number of banks for an input tile": {"levels.buffer.input_banks": "25"},
+    "sets share columns freely": {"array.stack_sets": "false"},
+    "any number of PEs at work": {"array.least_active": "0.01"},
+}
+
 
 class Convolutions(nn.Module):
     """Convolutions one after the other, with ReLU and pooling where the width falls."""
@@ -110,6 +119,11 @@ def validate() -> None:
         errors = _eyeriss(counts, vgg, mapping, 2**20)
         print(errors.map("{:+.1%}".format).to_string())
         print("mean of magnitudes:", errors.abs().mean().map("{:.1%}".format).to_dict())
+    print("\nEyeriss v1, VGG-16, searched mapping, without one rule: mean errors of conv1 to conv4")
+    for title, overrides in ABLATIONS.items():
+        errors = _eyeriss(counts, vgg, None, 2**20, overrides).drop(columns="PEs")
+        mean = errors.iloc[:10].mean().map("{:+.0%}".format).to_dict()
+        print(f"{title:38s} {mean}")
     print("\nEIE, latency (us)")
     for row in pd.read_csv(OWN_DATA / "eie-layers.csv", comment="#").itertuples():
         us, power_w = _eie(row.inputs, row.outputs, row.weight_density, row.activation_density)
@@ -146,10 +160,15 @@ def fit() -> None:
 
 
 def _eyeriss(
-    counts: pd.DataFrame, chip: pd.DataFrame, mapping: object, mega: float
+    counts: pd.DataFrame,
+    chip: pd.DataFrame,
+    mapping: object,
+    mega: float,
+    overrides: dict[str, str] | None = None,
 ) -> pd.DataFrame:
     zeros = chip["zero_ifmap_fraction"].to_dict()
-    result = estimate(counts, "eyeriss-v1", activation_zeros=zeros, mapping=mapping)
+    target = targets.load("eyeriss-v1", overrides)
+    result = estimate(counts, target, activation_zeros=zeros, mapping=mapping)
     layers = result.layers.set_index("layer").loc[chip.index]
     dram = result.components.query("component == 'dram'").set_index("layer")["energy_j"]
     energy = layers["energy_j"] - dram.loc[chip.index]
