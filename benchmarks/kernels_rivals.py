@@ -134,7 +134,7 @@ def _near_seconds(layer: Layer, kind: str) -> float:
 def _copy(weight: PackedWeight) -> PackedWeight:
     """The same weights in bytes of their own."""
     return PackedWeight(
-        weight.packed.clone(),
+        isa.settled(weight.packed.clone()),
         weight.w_pos,
         weight.w_neg,
         weight.scale_pos,

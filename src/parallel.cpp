@@ -7,6 +7,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #else
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -28,14 +29,25 @@ struct Work {
 };
 
 #ifndef _OPENMP
-// Workers that sleep between calls. A call takes the pool whole; a second one at the same time,
-// from another thread, runs on its own thread alone.
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+// Workers that spin for a moment after their work, since calls follow each other closely, and then
+// sleep. A call takes the pool whole; a second one at the same time, from another thread, runs on
+// its own thread alone. A call waits for the workers that have begun, not for those that a busy
+// machine has not let run yet: the caller does their tasks.
 class Pool {
  public:
   ~Pool() {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       stop_ = true;
+      round_++;
     }
     wake_.notify_all();
     for (std::thread& worker : workers_) worker.join();
@@ -44,46 +56,60 @@ class Pool {
   void run(Work& work, int threads) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner) return work.run();
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(workers_.size()) < threads - 1) {
-        const int index = static_cast<int>(workers_.size());
-        workers_.emplace_back([this, index] { serve(index); });
-      }
-      work_ = &work;
-      wanted_ = threads - 1;
-      busy_ = threads - 1;
-      round_++;
+    work_ = &work;
+    wanted_ = threads - 1;
+    entry_ -= kClosed;
+    while (static_cast<int>(workers_.size()) < threads - 1) {
+      const int index = static_cast<int>(workers_.size());
+      workers_.emplace_back([this, index, seen = round_.load()] { serve(index, seen); });
     }
-    wake_.notify_all();
+    round_++;
+    if (sleepers_ > 0) {
+      { std::lock_guard<std::mutex> lock(mutex_); }
+      wake_.notify_all();
+    }
     work.run();
-    std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    entry_ += kClosed;
+    while (entry_ != kClosed) pause();
   }
 
  private:
-  void serve(int index) {
-    uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      wake_.wait(lock, [&] { return stop_ || (round_ != seen && index < wanted_); });
-      if (stop_) return;
+  static constexpr int kClosed = 1 << 16;
+  static constexpr int kPausesBetweenLooks = 64;
+  static constexpr auto kSpin = std::chrono::microseconds(50);
+
+  void serve(int index, uint64_t seen) {
+    while (!stop_) {
+      if (round_ == seen) wait(seen);
       seen = round_;
-      Work* work = work_;
-      lock.unlock();
-      work->run();
-      lock.lock();
-      if (--busy_ == 0) done_.notify_one();
+      if (entry_++ < kClosed && index < wanted_) work_.load()->run();
+      entry_--;
     }
   }
 
+  // Until another round begins, or the pool ends.
+  void wait(uint64_t seen) {
+    const auto end = std::chrono::steady_clock::now() + kSpin;
+    while (std::chrono::steady_clock::now() < end)
+      for (int i = 0; i < kPausesBetweenLooks; i++) {
+        if (round_ != seen) return;
+        pause();
+      }
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_++;
+    wake_.wait(lock, [&] { return round_ != seen; });
+    sleepers_--;
+  }
+
   std::mutex owner_, mutex_;
-  std::condition_variable wake_, done_;
+  std::condition_variable wake_;
   std::vector<std::thread> workers_;
-  Work* work_ = nullptr;
-  int wanted_ = 0, busy_ = 0;
-  uint64_t round_ = 0;
-  bool stop_ = false;
+  std::atomic<Work*> work_{nullptr};
+  // Workers inside the call's work, plus kClosed while there is none to enter.
+  std::atomic<int> entry_{kClosed};
+  std::atomic<int> wanted_{0}, sleepers_{0};
+  std::atomic<uint64_t> round_{0};
+  std::atomic<bool> stop_{false};
 };
 
 thread_local bool inside = false;

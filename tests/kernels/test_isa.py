@@ -1,16 +1,21 @@
 """Choosing the instruction set, and the kernels of those that this machine lacks."""
 
+import copy
+import mmap
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import ttq_energy
 from ttq_energy.errors import InputError
 from ttq_energy.kernels import isa
+from ttq_energy.kernels.modules import TernaryLinear
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -102,3 +107,13 @@ def test_neon_and_neon_dotprod_agree_with_portable_under_qemu(tmp_path):
     compiler = ["aarch64-linux-gnu-g++", "-march=armv8.2-a+dotprod", "-static"]
     done = compile_and_run(tmp_path, compiler, ["qemu-aarch64-static"], ["neon", "neon-dotprod"])
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="huge pages are asked for on Linux")
+def test_large_weights_lie_on_huge_pages_through_copies_and_files():
+    codes = torch.randint(-1, 2, (2100, 4096), dtype=torch.int8)
+    layer = TernaryLinear(codes, 0.3, 0.2)
+    for module in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert module.packed.data_ptr() % isa.HUGE_PAGE_BYTES == 0
+        assert module.packed.untyped_storage().nbytes() == module.packed.numel()
+        assert torch.equal(module.codes(), codes)

@@ -156,12 +156,12 @@ class _WithoutOneDNN(nn.Module):
         self.model = model
 
     def forward(self, *inputs: Any) -> Any:
-        before = torch.backends.mkldnn.enabled
-        torch.backends.mkldnn.enabled = False
+        before = bool(torch.backends.mkldnn.enabled)
+        setattr(torch.backends.mkldnn, "enabled", False)  # noqa: B010 - its type is not a bool's
         try:
             return self.model(*inputs)
         finally:
-            torch.backends.mkldnn.enabled = before
+            setattr(torch.backends.mkldnn, "enabled", before)  # noqa: B010
 
 
 class _Compiled(nn.Module):

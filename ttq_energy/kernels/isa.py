@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import mmap
 import os
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VARIABLE = "TTQ_ENERGY_ISA"
+HUGE_PAGE_BYTES = 2 << 20
 
 
 @functools.cache
@@ -82,10 +85,35 @@ def pack_linear(matrix: Tensor, int8: bool) -> Tensor:
 def _pack(matrix: Tensor, size: int) -> Tensor:
     import torch
 
-    packed = torch.empty(size, dtype=torch.uint8)
+    packed = _empty(size)
     threads = torch.get_num_threads()
     native().pack(matrix.data_ptr(), *matrix.shape, packed.data_ptr(), size, threads)
     return packed
+
+
+def _empty(size: int) -> Tensor:
+    """Bytes to fill, on huge pages where the system has them and some are filled whole.
+
+    Weights that come from memory then wait for few page walks, which cost as much as the reading
+    itself, more so in a virtual machine. The tensor's storage has exactly the size asked for.
+    """
+    import torch
+
+    if size < HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, size + HUGE_PAGE_BYTES, flags=flags)
+    offset = -torch.frombuffer(memory, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE, offset, size // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES)
+    return torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=offset)
+
+
+def settled(packed: Tensor) -> Tensor:
+    """Packed bytes on the CPU in memory such as packing gives them: themselves, or a copy."""
+    if packed.numel() < HUGE_PAGE_BYTES or packed.data_ptr() % HUGE_PAGE_BYTES == 0:
+        return packed
+    return _empty(packed.numel()).copy_(packed)
 
 
 def unpack(packed: Tensor, rows: int, columns: int) -> Tensor:

@@ -76,8 +76,10 @@ def to_portable(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
 def to_native(packed: Tensor, shape: tuple[int, ...], activations: str) -> Tensor:
     """Packed bytes on the CPU, in any layout, in the one that its linear kernels like best."""
     int8 = activations == "int8"
-    if len(shape) != 2 or packed.numel() == isa.native().linear_bytes(*shape, int8):
+    if len(shape) != 2:
         return packed
+    if packed.numel() == isa.native().linear_bytes(*shape, int8):
+        return isa.settled(packed)
     return isa.pack_linear(isa.unpack(packed, *shape), int8)
 
 
