@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,14 +112,41 @@ def make_plan(study: Study) -> Plan:
 
 def _subject(spec: ModelSpec) -> Subject:
     data = datasets.load(spec.dataset.name, **spec.dataset.options) if spec.dataset else None
-    model = Subject(spec, data).build(seed=0)
-    subject = Subject(spec, data, sum(p.numel() for p in model.parameters()))
+    subject = Subject(spec, data)
+    if spec.checkpoint is None:
+        parameters = _parameters_by_shape(subject)
+        if parameters is not None:
+            return replace(subject, parameters=parameters)
+    model = subject.build(seed=0)
     if spec.checkpoint is not None:
         from ttq_energy.training import load_weights
 
         load_weights(Path(spec.checkpoint), model)
     _check_fit(subject, model)
-    return subject
+    return replace(subject, parameters=_count(model))
+
+
+def _parameters_by_shape(subject: Subject) -> int | None:
+    """Parameters of a network that takes its examples, found by shapes alone; None if not so.
+
+    Weights of a billion numbers take ten seconds to draw, which a check need not spend.
+    """
+    import torch
+
+    example = subject.example(1).to("meta")
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            model = models.build(subject.spec.name, **subject.spec.options)
+            model.eval()(example)
+    except InputError:
+        raise
+    except Exception:
+        return None  # it cannot run so, or is wrong: the true network tells
+    return _count(model)
+
+
+def _count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _check_fit(subject: Subject, model: torch.nn.Module) -> None:
