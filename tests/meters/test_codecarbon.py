@@ -4,10 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import ttq_energy
 from ttq_energy.errors import SensorError
 from ttq_energy.meters import CodeCarbonMeter, Provenance, codecarbon
 
@@ -155,8 +157,14 @@ from ttq_energy.meters import CodeCarbonMeter
 with CodeCarbonMeter() as meter:
     print(all(r.error is None for r in meter.read()))
 """
+    package = str(Path(ttq_energy.__file__).parents[1])  # found also where the path was relative
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": package},
     )
     assert (done.stdout, done.stderr) == ("True\n", "")
     assert os.listdir(tmp_path) == []
