@@ -89,9 +89,22 @@ def parse_yaml(text: str, source: str, what: str = "file") -> Document:
         raise InputError(f"{source}: the {what} is empty; expected a YAML mapping")
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{source}: expected a YAML mapping of keys to values")
+    _refuse_cycles(node, [], source)
     lines: dict[KeyPath, int] = {}
     data = _construct(node, (), lines, source)
     return Document(source, data, lines)
+
+
+def _refuse_cycles(node: yaml.Node, outer: list[yaml.Node], source: str) -> None:
+    if any(node is one for one in outer):
+        line = node.start_mark.line + 1
+        raise InputError(f"{source}:{line}: an anchor that holds itself; expected plain values")
+    if isinstance(node, yaml.MappingNode):
+        children = [value for _, value in node.value]
+    else:
+        children = node.value if isinstance(node, yaml.SequenceNode) else []
+    for child in children:
+        _refuse_cycles(child, [*outer, node], source)
 
 
 def _construct(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], source: str) -> Any:

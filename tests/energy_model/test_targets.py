@@ -4,10 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from ttq_energy.energy_model import targets
-from ttq_energy.energy_model.operations import energy
+from ttq_energy.energy_model.operations import ENERGY_PJ, energy
 from ttq_energy.energy_model.target_errors import first_error
 from ttq_energy.energy_model.template import TEMPLATE
 from ttq_energy.errors import InputError
@@ -54,7 +55,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("weight: gate ", "weight: skipp ", "zeros.weight: unknown value 'skipp'; did you mean"),
         ("weight_bits: 8", "weight_bits: eight", "modes[0].weight_bits: expected a number"),
         ("node_nm: 22", "node_nm: 900", "technology.node_nm: must be at least 2 and at most 250"),
-        ("{operation: int8_mul}", "{operation: int9_mul}", "unknown operation 'int9_mul'"),
+        ("{operation: int8_mul}", "{operation: int9_mul}", "unknown value 'int9_mul'; did you mean 'int8_mul'"),
         ("low: 0.01, high: 0.1", "low: 0.3, high: 0.1", "expected low <= value <= high"),
         ("  rows: 32 ", "  # rows: 32 ", "array: the key 'rows' is missing"),
         ("value: 0.02", "value: -1", "static_w.value: must be at least 0"),
@@ -164,3 +165,57 @@ def test_units_and_clock_give_the_published_peak(name, mode, operations_per_s):
     target = targets.load(name)
     rate = next(m.macs_per_cycle for m in target.modes if m.name == mode)
     assert 2 * rate * target.units * target.clock_hz == pytest.approx(operations_per_s, rel=0.01)
+
+
+def test_the_schema_knows_the_operations_of_the_table():
+    listed = targets.schema()["$defs"]["figure"]["oneOf"][2]["properties"]["operation"]["enum"]
+    assert sorted(listed) == sorted([*ENERGY_PJ, "int16_mul", "int16_add"])
+
+
+SECOND_BUFFER = "  - name: second\n    role: buffer\n    access_bits: 8\n    read_pj: 1\n"
+EVERYWHERE = [
+    ("", True),
+    ("columns: 32 ", "columns: 32.0 ", True),
+    ("rows: 32 ", "rows: &n 32 ", True),
+    ("value: 0.02", "value: .inf", False),
+    ("value: 500.0e6", "value: 1.0e300", False),
+    ("low: 0.01, high: 0.04", "low: -0.01, high: 0.04", False),
+    ("rows: 32 ", "rows: true ", False),
+    ("value: 0.02", 'value: "0.02"', False),
+    ("weight-stationary ", "row-stationary ", False),
+    ("operation: int8_mul", "operation: int9_mul", False),
+    ("  - name: dram ", f"{SECOND_BUFFER}  - name: dram ", False),
+    ("name: my-chip", "extends: eie\nname: my-chip", False),
+    ("zeros:", "zero:", False),
+]
+
+
+@pytest.mark.parametrize("case", EVERYWHERE)
+def test_the_schema_and_the_loader_take_the_same_files(case):
+    *change, valid = case
+    text = TEMPLATE.replace(change[0], change[1], 1) if len(change) == 2 else TEMPLATE
+    document = parse_yaml(text, "chip.yaml")
+    validator = jsonschema.Draft202012Validator(targets.schema())
+    assert validator.is_valid(document.data) == valid
+    if valid:
+        targets.from_document(document)
+    else:
+        with pytest.raises(InputError, match=r"chip\.yaml"):
+            targets.from_document(document)
+
+
+# What a JSON Schema cannot say: relations between values, and NaN.
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("value: 0.02", "value: .nan", "static_w.value: expected a number, got nan"),
+        ("- name: ternary ", "- name: int8 ", "'int8' stands twice among the modes"),
+        ("technology:", "technology: &a", "an anchor that holds itself"),
+    ],
+)
+def test_the_loader_alone_refuses(old, new, expected):
+    text = TEMPLATE.replace(old, new, 1)
+    if "&a" in new:
+        text = text.replace("node_nm: 22 ", "node_nm: *a ")
+    with pytest.raises(InputError, match=expected):
+        targets.from_document(parse_yaml(text, "chip.yaml"))

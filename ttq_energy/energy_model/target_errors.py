@@ -25,6 +25,9 @@ def first_error(data: Any, schema: Mapping[str, Any]) -> tuple[tuple[str | int, 
     """
     import jsonschema
 
+    not_a_number = _nan(data, ())
+    if not_a_number is not None:
+        return not_a_number, "expected a number, got nan"
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(data), key=lambda e: [str(p) for p in e.absolute_path])
     if not errors:
@@ -35,6 +38,19 @@ def first_error(data: Any, schema: Mapping[str, Any]) -> tuple[tuple[str | int, 
         extra = next(key for key in error.instance if key not in error.schema["properties"])
         return (*path, extra), _unknown(extra, error.schema["properties"])
     return path, _sentence(error)
+
+
+def _nan(node: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...] | None:
+    """Where a NaN stands: no range of a schema refuses it, for JSON has none."""
+    if isinstance(node, float) and node != node:
+        return path
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(node, Mapping):
+        items = node.items()
+    elif isinstance(node, list):
+        items = enumerate(node)
+    found = (_nan(value, (*path, key)) for key, value in items)
+    return next((place for place in found if place is not None), None)
 
 
 def _deepest(error: Any) -> Any:
@@ -78,6 +94,9 @@ def _sentence(error: Any) -> str:
         return f"expected {TYPES.get(str(rule), rule)}, got {value!r}"
     if error.validator in ("minimum", "maximum", "exclusiveMinimum"):
         return f"must be {_range(error.schema)}, got {value}"
+    if error.validator == "contains":
+        role = rule["properties"]["role"]["const"]
+        return f"two levels have the role '{role}'; expected one, which may hold all tensors"
     if error.validator == "pattern":
         return f"expected lower-case letters, digits, dots and dashes, got '{value}'"
     if error.validator in ("minItems", "minLength"):

@@ -214,13 +214,20 @@ def from_document(document: Document, check: bool = True) -> Target:
     problem = first_error(document.data, schema()) if check else None
     if problem is not None:
         raise InputError(f"{document.where(problem[0])}: {problem[1]}")
-    target = _Reader(document).target()
-    if target.dataflow == "row-stationary" and target.registers is None:
-        raise InputError(
-            f"{document.where(('array',))}: the key 'registers' is missing; a row-stationary array "
-            "needs the words of its register files"
-        )
-    return target
+    for key in ("modes", "levels", "formats"):
+        _refuse_namesakes(document, key)
+    return _Reader(document).target()
+
+
+def _refuse_namesakes(document: Document, key: str) -> None:
+    """Members of a list are found, overridden and reported by their names."""
+    seen: set[str] = set()
+    for index, item in enumerate(document.data.get(key, [])):
+        label = "name" if "name" in item else "scheme"
+        if item[label] in seen:
+            where = document.where((key, index, label))
+            raise InputError(f"{where}: '{item[label]}' stands twice among the {key}")
+        seen.add(item[label])
 
 
 @functools.lru_cache(maxsize=1)
