@@ -179,6 +179,30 @@ def test_order_duplicates_and_missing_samples_do_not_matter():
     assert messy.energy_j == pytest.approx(clean.energy_j, rel=1e-6)
 
 
+def test_the_text_of_a_log_reads_like_its_numbers():
+    sensor = nvml_sensor("A100")
+    t, p = readings(loaded(3.0, 6.0, 9.0), sensor, np.random.default_rng(1))
+    absent = np.arange(t.size) % 7 == 0
+    text = [
+        "[N/A]" if gone else f" {value!r} W" for gone, value in zip(absent, p.tolist(), strict=True)
+    ]
+    numbers = energy_from_power(t[~absent], p[~absent], 3.0, 6.0, sensor)
+    assert energy_from_power(t, text, 3.0, 6.0, sensor).energy_j == numbers.energy_j
+    with pytest.raises(InputError, match=r"power_w\[1\]: expected a number, got 'x'"):
+        energy_from_power([0.0, 1.0], ["1 W", "x"], 0.0, 1.0)
+
+
+def test_an_unknown_board_that_does_not_average_is_not_taken_to():
+    """A load that switches fast cannot be seen through an average over a second."""
+    quick = nvml_sensor("RTX 2080 Ti")
+    t, p = readings(loaded(3.0, 6.0, 9.0), quick, np.random.default_rng(2))
+    known = energy_from_power(t, p, 3.0, 6.0, quick)
+    unknown = energy_from_power(t, p, 3.0, 6.0, nvml_sensor("Voodoo 5 6000"))
+    assert unknown.energy_j == pytest.approx(known.energy_j, rel=0.02)
+    assert "not a sensor that was measured" in unknown.note
+    assert not known.note
+
+
 @pytest.mark.parametrize("duration", [0.1, 0.5, 5.0, 120.0])
 def test_constant_power_is_that_power_times_time(duration):
     sensor = nvml_sensor("Tesla V100-SXM2-16GB")

@@ -65,6 +65,15 @@ class PowerEnergy:
         """Mean power."""
         return self.energy_j / self.duration_s
 
+    @property
+    def note(self) -> str:
+        """What the interval rests on where nothing was published of the sensor; else empty."""
+        if self.sensor.known:
+            return ""
+        return (
+            f"{self.sensor.name}: not a sensor that was measured; a middle model, a wider interval"
+        )
+
 
 def energy_from_power(
     t_s: ArrayLike,
