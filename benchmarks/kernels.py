@@ -140,6 +140,19 @@ def show(rows: list[Result]) -> None:
         print(f"  against the best torch fp32 here ({best.kernel}): {speeds} times as fast")
 
 
+def show_scaling(rows: list[Result]) -> None:
+    """Print what more threads gain over the fewest raced, for each kernel."""
+    times = {(r.work, r.weights, r.kernel, r.threads): r.median_s for r in rows}
+    fewest, most = min(r.threads for r in rows), max(r.threads for r in rows)
+    if fewest == most:
+        return
+    print(f"\n{most} threads over {fewest}, medians")
+    for (work, weights, kernel, threads), seconds in times.items():
+        more = times.get((work, weights, kernel, most))
+        if threads == fewest and more is not None:
+            print(f"  {work}, {weights}: {kernel:46} {seconds / more:5.2f} times as fast")
+
+
 def _speed(rows: list[Result], name: str, over: Result) -> float:
     return next(row.speed_over[over.kernel] for row in rows if row.kernel == name)
 
@@ -287,6 +300,8 @@ def main() -> int:
                 write_json(options.json, machine, everything)
             if options.csv:
                 write_csv(options.csv, everything)
+        if everything:
+            show_scaling(everything)
     except TTQEnergyError as error:
         print(f"kernels.py: {error}", file=sys.stderr)
         return error.exit_code
