@@ -136,12 +136,14 @@ static inline void add_to_sums(const VecF* values, bool first, float* sums) {
 
 template <int VECTORS>
 static inline void add_to_sums(const VecS* values, bool first, int32_t* sums) {
-  constexpr int kWidth = VECTOR_BYTES / 2;
-  for (int v = 0; v < VECTORS; v++) {
-    int16_t lanes[kWidth];
-    store(lanes, values[v]);
-    int32_t* place = sums + v * kWidth;
-    for (int i = 0; i < kWidth; i++) place[i] = (first ? 0 : place[i]) + lanes[i];
+  typedef int16_t HalfS __attribute__((vector_size(VECTOR_BYTES / 2)));
+  constexpr int kWidth = VECTOR_BYTES / 4;
+  int16_t lanes[VECTORS * 2 * kWidth];
+  for (int v = 0; v < VECTORS; v++) store(lanes + v * 2 * kWidth, values[v]);
+  for (int h = 0; h < 2 * VECTORS; h++) {
+    const VecI wide = __builtin_convertvector(load<HalfS>(lanes + h * kWidth), VecI);
+    int32_t* place = sums + h * kWidth;
+    store(place, first ? wide : load<VecI>(place) + wide);
   }
 }
 
@@ -207,8 +209,12 @@ static void finish_int(const void* sums, const Finish& f, float* values) {
   const int32_t* pos = static_cast<const int32_t*>(sums);
   const int32_t* neg = pos + kLanes;
   for (int i = 0; i < kLanes; i++)
-    values[i] = f.scale * (f.scale_pos * static_cast<float>(pos[i]) -
-                           f.scale_neg * static_cast<float>(neg[i]));
+    values[i] = f.scale_pos * static_cast<float>(pos[i]) -
+                f.scale_neg * static_cast<float>(neg[i]);
+  if (f.scales)
+    for (int i = 0; i < kLanes; i++) values[i] = f.scales[i] * values[i];
+  else
+    for (int i = 0; i < kLanes; i++) values[i] = f.scale * values[i];
   add_and_clamp(f, values);
 }
 

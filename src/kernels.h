@@ -84,6 +84,7 @@ struct Finish {
   float scale_pos, scale_neg, scale, bias;
   const float* residual;  // [kLanes] or null
   bool relu;
+  const float* scales = nullptr;  // [kLanes], in place of `scale`
 };
 
 // One panel of a wide layout, for a few input rows.
