@@ -304,14 +304,14 @@ class Conv2d {
     const int count = lines_of(first_image, first_lane, plan.lanes, lines, scales);
     if (count == 0) return;
     const char* sums = static_cast<const char*>(lane_sums(job, row_begin, row_end));
-    constexpr int64_t kRowBytes = 2 * kLanes * 4;
+    const int64_t row_bytes = 4 * lane_row_sums(w_);
     float residual[kLanes] = {}, values[kLanes];
     for (int64_t row = row_begin; row < row_end; row++) {
       const int64_t plane = row * s_.out_height * s_.out_width;
       if (residual_)
         for (int i = 0; i < count; i++)
           copy_floats(residual_ + plane + lines[i].place, lines[i].count, residual + lines[i].lane);
-      finish_row(job, sums + (row - row_begin) * kRowBytes, row,
+      finish_row(job, sums + (row - row_begin) * row_bytes, row,
                  {0, 0, 1, w_.bias ? w_.bias[row] : 0.0f, residual_ ? residual : nullptr, w_.relu,
                   scales},
                  values);

@@ -75,11 +75,14 @@ struct LaneLookup {
   int64_t stride;
   int64_t lanes;             // 1 to kLanes in use
   bool first;                // whether sums start at zero
-  void* sums;                // [row - row_begin][2][kLanes], float or int32
+  // Float: [row - row_begin][kLanes] of scale_pos P - scale_neg N; int32: [..][2][kLanes], P and N.
+  void* sums;
+  const float* scale_pos;    // of each row
+  const float* scale_neg;
 };
 
 // What follows the sums of a row: scale * (scale_pos * P - scale_neg * N) + bias + residual, ReLU.
-// float sums take no `scale`.
+// Float sums hold both scales already and take no `scale`.
 struct Finish {
   float scale_pos, scale_neg, scale, bias;
   const float* residual;  // [kLanes] or null

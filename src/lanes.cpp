@@ -53,7 +53,9 @@ void sum_columns(const LaneJob& job, int64_t row_begin, int64_t row_end, int64_t
                             plan.stride,
                             plan.lanes,
                             g == group_begin,
-                            sums};
+                            sums,
+                            job.weights->scale_pos,
+                            job.weights->scale_neg};
     if (job.weights->quantized) {
       job.kernels->lane_tables_short(build);
       job.kernels->lane_lookup_short(lookup);
@@ -94,7 +96,7 @@ LanePlan::LanePlan(const std::vector<int64_t>& tap_offsets, int64_t lanes_in_use
 const void* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end) {
   const int64_t taps = static_cast<int64_t>(job.plan->tap_lanes.size());
   const int64_t groups = job.weights->depth() / taps;
-  const int64_t values = (row_end - row_begin) * 2 * kLanes;
+  const int64_t values = (row_end - row_begin) * lane_row_sums(*job.weights);
   if (job.weights->quantized) {
     int32_t* sums = scratch_array<int32_t>(Scratch::kSums, values);
     sum_columns(job, row_begin, row_end, 0, groups, sums);

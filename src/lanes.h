@@ -27,7 +27,13 @@ struct LaneJob {
   const int64_t* offsets;   // [4 * groups of tables] of the sources, -1 for none
 };
 
-// Sums of rows [row_begin, row_end): [row][2][kLanes] of float or int32, in this thread's scratch.
+// How many sums of four bytes a row has: of float32 activations one for each lane, with the scales
+// in it; of quantized ones P and N.
+inline int64_t lane_row_sums(const Weights& weights) {
+  return weights.quantized ? 2 * kLanes : kLanes;
+}
+
+// Sums of rows [row_begin, row_end): [row][lane_row_sums], in this thread's scratch.
 const void* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end);
 
 // One row's outputs from its sums; `rest` gives all but the weights' own scales.

@@ -200,10 +200,10 @@ void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int6
       const LaneJob job{&kernels, &w, b + 1 == blocks ? &last : &full, source + i * block_size,
                         offsets.data()};
       const char* all = static_cast<const char*>(lane_sums(job, begin, end));
-      constexpr int64_t kRowBytes = 2 * kLanes * 4;
+      const int64_t row_bytes = 4 * lane_row_sums(w);
       for (int64_t row = begin; row < end; row++) {
         float values[kLanes];
-        finish_row(job, all + (row - begin) * kRowBytes, row, {0, 0, 1, 0, nullptr, false}, values);
+        finish_row(job, all + (row - begin) * row_bytes, row, {0, 0, 1, 0, nullptr, false}, values);
         for (int64_t m = 0; m < lanes_of(b); m++) {
           const int64_t place = (b * kLanes + m) * stride + row;
           const float value = w.quantized ? scales[i * kLanes + m] * values[m] : values[m];
