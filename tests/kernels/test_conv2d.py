@@ -60,6 +60,45 @@ def test_int8_equals_the_reference_bit_for_bit(case):
     assert torch.equal(ternary_conv2d(x, w, **geometry), expected)
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((2, 2), 3, 1, 1),
+        ((9, 5), 3, 2, 1),
+        ((4, 7), 5, 3, 2),
+        ((16, 16), 3, 1, 1),
+        ((3, 3), 1, 2, 2),
+    ],
+)
+def test_images_of_a_batch_do_not_touch_each_other(size, kernel, stride, padding):
+    # More images than one line holds, of very different magnitudes, one of zeros, later one of NaN.
+    torch.manual_seed(3)
+    codes = torch.randint(-1, 2, (20, 12, kernel, kernel), dtype=torch.int8)
+    x = torch.randn(300, 12, *size) * 10.0 ** torch.randint(-6, 7, (300, 1, 1, 1))
+    x[17] = 0
+    for activations in ("fp32", "int8"):
+        w = pack_conv2d(codes, 0.3, 0.7, activations)
+        whole = ternary_conv2d(x, w, stride=stride, padding=padding)
+        for i in (0, 16, 17, 18, 150, 299):
+            alone = reference.conv2d(
+                x[i : i + 1] if activations == "int8" else x[i : i + 1].double(),
+                codes,
+                w.scale_pos,
+                w.scale_neg,
+                int8=activations == "int8",
+                stride=(stride, stride),
+                padding=(padding, padding),
+            )
+            if activations == "int8":
+                assert torch.equal(whole[i : i + 1], alone)
+            else:
+                assert (whole[i : i + 1].double() - alone).norm() <= 1e-5 * alone.norm()
+    x[18, 3, 1, 1] = float("nan")
+    y = ternary_conv2d(x, pack_conv2d(codes, 0.3, 0.7, "int8"), stride=stride, padding=padding)
+    assert y[18].isnan().all()
+    assert y[[17, 19]].isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["avx2", "portable"])
 def test_every_instruction_set_here_agrees(name):
     if name not in isa.available():
