@@ -274,7 +274,14 @@ result = get_hardware_performance_zigzag(
     pickle_filename=out + "/out.pickle",
 )
 seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
-print(json.dumps({"s": seconds, "cpu_s": cpu_s, "j": result[0] * 1e-12, "cycles": result[1]}))
+found = {"s": seconds, "cpu_s": cpu_s, "j": result[0] * 1e-12, "cycles": result[1]}
+found |= {"arithmetic_j": 0.0, "dram_j": 0.0}
+for layer in Path(out).glob("*_complete.json"):
+    energy = json.loads(layer.read_text())["outputs"]["energy"]
+    found["arithmetic_j"] += energy["operational_energy"] * 1e-12
+    levels = energy["memory_energy_breakdown_per_level"].values()
+    found["dram_j"] += sum(level[-1] for level in levels) * 1e-12
+print(json.dumps(found))
 """
 
 ZIGZAG_TARGET = Path(__file__).parent / "zigzag_eyeriss_like.yaml"
@@ -324,7 +331,8 @@ def _run_zigzag(python: str | None, lpf_limit: int, timeout_s: float) -> str:
         found = json.loads(told[0])
     return (
         f"{found['s']:.0f} s ({found['cpu_s']:.0f} s of CPU), {found['j']:.3g} J, "
-        f"{found['cycles']:.3g} cycles"
+        f"{found['cycles']:.3g} cycles; arithmetic {found['arithmetic_j']:.3g} J, "
+        f"DRAM {found['dram_j']:.3g} J"
     )
 
 

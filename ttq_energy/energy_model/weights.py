@@ -100,7 +100,8 @@ def _zeros_per_output(weight: Tensor) -> NDArray[np.int64]:
         return np.zeros(weight.shape[0] if weight.dim() else 1, dtype=np.int64)
     rows = weight.detach().reshape(weight.shape[0] if weight.dim() > 1 else 1, -1)
     step = max(1, ROWS_AT_ONCE_ELEMENTS // rows.shape[1])
-    return np.concatenate([_zeros_by_row(part) for part in rows.split(step)])
+    starts = range(0, rows.shape[0], step)
+    return np.concatenate([_zeros_by_row(rows[start : start + step]) for start in starts])
 
 
 def _zeros_by_row(rows: Tensor) -> NDArray[np.int64]:
