@@ -79,6 +79,20 @@ def test_published_macs():
     assert macs == pytest.approx(4.09e9, rel=0.005)  # torchvision's table
 
 
+@pytest.mark.parametrize("form", ["dense", "quantized", "packed"])
+def test_a_network_named_after_its_lstm_has_all_weights_known_and_a_linear_head(form):
+    network = models.build("lstm-lm", vocab=50, embedding_size=12, hidden_size=16, n_layers=2)
+    if form != "dense":
+        te.prepare_(network, te.TTQ())
+    if form == "packed":
+        network = te.convert(network)
+    counts = count(network, torch.randint(0, 50, (1, 4)))
+    assert counts["supported"].all()
+    ops = counts.set_index("layer")["op"]
+    assert ops["head"] == "linear"
+    assert (ops.filter(like="weight_hh") == "lstm").all()
+
+
 def test_lstm_and_gru_count_every_step():
     lstm = nn.LSTM(8, 16, num_layers=2, bidirectional=True, batch_first=True)
     counts = count(lstm, torch.randn(3, 5, 8))

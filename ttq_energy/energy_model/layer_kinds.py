@@ -12,6 +12,7 @@ from ttq_energy.energy_model import weights
 from ttq_energy.energy_model.geometry import Geometry, matrix_product
 from ttq_energy.energy_model.weights import NO_WEIGHT, WeightInfo
 from ttq_energy.kernels.modules import TernaryModule
+from ttq_energy.kernels.recurrent import TernaryGRU, TernaryLSTM
 from ttq_energy.quantization.layers import QuantizedWeight, can_pack, quantized_layers
 from ttq_energy.quantization.summary import packed_layers
 
@@ -141,7 +142,7 @@ class LayerKinds:
             path,
             "container",
             in_attention="attention" in name or "attn" in name,
-            recurrent_op="lstm" if "lstm" in name else ("gru" if "gru" in name else ""),
+            recurrent_op=_own_recurrence(module, name),
         )
 
     # -- weights ----------------------------------------------------------------------------------
@@ -362,6 +363,17 @@ def _conv_name(module: Any) -> str:
 def _recurrent_kind(module: nn.Module) -> str:
     name = type(module).__name__
     return "LSTM" if "LSTM" in name else ("GRU" if "GRU" in name else "RNN")
+
+
+def _own_recurrence(module: nn.Module, name: str) -> str:
+    """ "lstm" or "gru" for a cell of the user's own, whose linear layers are its gates.
+
+    A network that is named after the recurrent layer it holds has linear layers beside it.
+    """
+    layers = (*_RECURRENT, TernaryLSTM, TernaryGRU)
+    if any(isinstance(inner, layers) for inner in module.modules() if inner is not module):
+        return ""
+    return next((kind for kind in ("lstm", "gru") if kind in name), "")
 
 
 def _plain_kind(module: nn.Module) -> tuple[str, tuple[float, float]] | None:

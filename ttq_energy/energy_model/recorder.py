@@ -142,7 +142,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 first = row.sampled
                 self._product(layer, scope.op, row.geometry, weight, first, calls=row.calls)
                 entry = self.entries[layer, scope.op, row.geometry]
-                entry.parameters.update(id(p) for p in module.parameters(recurse=False))
+                entry.parameters.update(id(p) for p in module.parameters())
                 # Steps of a packed sequence hold different numbers of sequences.
                 surplus = row.calls * row.geometry.batch - row.rows
                 entry.macs -= surplus * row.geometry.macs // row.geometry.batch
