@@ -10,6 +10,7 @@ from ttq_energy.reporting.answer import answer, headline, notices, sensor_notice
 from ttq_energy.reporting.build import build_report
 from ttq_energy.reporting.document import Code, FigureView, TableView
 from ttq_energy.reporting.front import front
+from ttq_energy.reporting.sections.about import said_once
 
 
 def test_a_measured_saving_is_told_with_interval_provenance_and_accuracy(counters):
@@ -190,3 +191,11 @@ def test_what_was_left_out_is_told(counters):
     assert "bf16 was left out: this CPU has no bf16 instructions" in section.blocks[0].items
     table = next(b for b in section.blocks if isinstance(b, TableView))
     assert "the package throttled" in table.rows[0]
+
+
+def test_messages_that_say_the_same_are_said_once():
+    assert said_once(["a: short blocks", "no colon", "b: short blocks", "a: not steady"]) == [
+        "no colon",
+        "a; b: short blocks",
+        "a: not steady",
+    ]

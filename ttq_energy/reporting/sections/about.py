@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ttq_energy.reporting import tables, views
@@ -139,7 +139,8 @@ def left_out(run: Run, missing: Sequence[str] = ()) -> Section | None:
 
     ``missing`` are sentences on parts of the report that were asked for and cannot be made.
     """
-    said = [*missing, *map(str, run.manifest.get("messages") or []), *_absent_variants(run)]
+    messages = said_once(map(str, run.manifest.get("messages") or []))
+    said = [*missing, *messages, *_absent_variants(run)]
     blocks: list[Block] = [Listing(tuple(said))] if said else []
     refused = tables.blocks_left_out(run)
     if len(refused):
@@ -177,6 +178,16 @@ def left_out(run: Run, missing: Sequence[str] = ()) -> Section | None:
             )
         )
     return Section("left-out", "What was left out", tuple(blocks)) if blocks else None
+
+
+def said_once(messages: Iterable[str]) -> list[str]:
+    """Messages "who: what" that say the same of several become "who; who; who: what"."""
+    subjects: dict[str, list[str]] = {}
+    for message in messages:
+        who, colon, what = message.partition(": ")
+        subjects.setdefault(what if colon else "", []).append(who)
+    plain = subjects.pop("", [])
+    return plain + [f"{'; '.join(dict.fromkeys(who))}: {what}" for what, who in subjects.items()]
 
 
 def _absent_variants(run: Run) -> list[str]:
