@@ -1,5 +1,8 @@
 """Counting: equal to torch's counter where that counts, and real zeros everywhere."""
 
+import copy
+
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +14,9 @@ import ttq_energy as te
 from ttq_energy import models
 from ttq_energy.energy_model import activation_zeros, count, layer_rows
 from ttq_energy.errors import InputError
+from ttq_energy.quantization import config_from_dict, prepare_, quantized_layers
 from ttq_energy.run import TABLES
+from ttq_energy.variants import BUILT_IN
 
 
 def torch_macs(model, *inputs):
@@ -165,6 +170,36 @@ def test_equal_scales_need_one_multiply_and_no_further_add():
     layer = te.prepare_(nn.Linear(6, 4), te.TTQ(symmetric=True, sparsity=0.5), skip=())
     row = count(layer, torch.randn(1, 6)).iloc[0]
     assert (row["multiplies"], row["adds"]) == (4, 12)
+
+
+class _EveryQuantizableKind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(8, 4)
+        self.conv = nn.Conv1d(16, 16, 3, padding=1, groups=2)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.lstm = nn.LSTM(16, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        x = self.conv(self.first(x).mT).mT
+        return self.last(self.lstm(self.attention(x, x, x)[0])[0])
+
+
+@pytest.mark.parametrize("variant", [name for name, v in BUILT_IN.items() if v.quantizer])
+def test_a_variant_counts_as_the_quantized_network_itself_does(variant):
+    model, x = _EveryQuantizableKind().eval(), torch.randn(2, 5, 16)
+    found = count(model, x, variant=variant)
+    quantized = copy.deepcopy(model)
+    prepare_(quantized, config_from_dict(BUILT_IN[variant].quantizer), example_input=x)
+    true = count(quantized, x, activation_bits=8 if variant == "ttq-int8" else None)
+    zeros = "zeros_per_output"
+    pd.testing.assert_frame_equal(found.drop(columns=zeros), true.drop(columns=zeros))
+    weights = quantized_layers(quantized)
+    assert len(weights) > 5
+    for name, weight in weights.items():
+        (row,) = found[found["layer"] == name].to_dict("records")
+        codes = weight.codes().flatten(1)
+        assert row[zeros].tolist() == (codes == 0).sum(1).tolist()
 
 
 def test_a_variant_is_counted_without_touching_the_model():

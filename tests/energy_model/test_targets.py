@@ -55,7 +55,11 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("weight: gate ", "weight: skipp ", "zeros.weight: unknown value 'skipp'; did you mean"),
         ("weight_bits: 8", "weight_bits: eight", "modes[0].weight_bits: expected a number"),
         ("node_nm: 22", "node_nm: 900", "technology.node_nm: must be at least 2 and at most 250"),
-        ("{operation: int8_mul}", "{operation: int9_mul}", "unknown value 'int9_mul'; did you mean 'int8_mul'"),
+        (
+            "{operation: int8_mul}",
+            "{operation: int9_mul}",
+            "unknown value 'int9_mul'; did you mean 'int8_mul'",
+        ),
         ("low: 0.01, high: 0.1", "low: 0.3, high: 0.1", "expected low <= value <= high"),
         ("  rows: 32 ", "  # rows: 32 ", "array: the key 'rows' is missing"),
         ("value: 0.02", "value: -1", "static_w.value: must be at least 0"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ from ttq_energy.variants import BUILT_IN
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ttq_energy.energy_model.weights import WeightInfo
 
 LAYER_COLUMNS = [c for c in TABLES["layers"].names if c not in ("model", "variant")]
 EXTRA_COLUMNS = (
@@ -62,7 +63,8 @@ def count(
         weight_bits: stored width of dense weights; None takes ``activation_bits`` as said, or the
             tensors' own.
         variant: counts the network as if quantized that way ("ttq", "int8", ...); the model
-            itself stays as it is. First and last layer are kept, as ``prepare_`` does.
+            itself stays as it is, and runs as it is. First and last layer are kept, as
+            ``prepare_`` does. Wp and Wn count as two numbers unless the rule makes them one.
         sparsity: with ``variant``: the fraction of zeros in each ternary layer. None takes the
             zeros that the variant's own threshold leaves of these weights.
 
@@ -80,12 +82,13 @@ def count(
     model = unwrapped(model)
     if sparsity is not None and not 0.0 <= sparsity < 1.0:
         raise InputError(f"sparsity: must be at least 0 and below 1, got {sparsity}")
+    taken_as: dict[tuple[int, str], WeightInfo] = {}
     if variant is not None:
-        model = _as_variant(model, variant, sparsity, example_input)
+        taken_as = _as_variant(model, variant, sparsity, example_input)
         activation_bits = activation_bits or VARIANT_BITS.get(variant)
     elif sparsity is not None:
         raise InputError("sparsity: needs a ternary variant, such as variant='ttq'")
-    recorder = _record(model, example_input, sample_zeros=False)
+    recorder = _record(model, example_input, sample_zeros=False, taken_as=taken_as)
     entries = _named_apart(recorder)
     entries += _unsupported(model, recorder)
     widths = _Widths(entries, activation_bits, weight_bits)
@@ -118,10 +121,15 @@ def activation_zeros(model: nn.Module, example_input: Any) -> dict[str, float]:
     }
 
 
-def _record(model: nn.Module, example_input: Any, sample_zeros: bool) -> Recorder:
+def _record(
+    model: nn.Module,
+    example_input: Any,
+    sample_zeros: bool,
+    taken_as: Mapping[tuple[int, str], WeightInfo] | None = None,
+) -> Recorder:
     if not isinstance(model, nn.Module):
         raise InputError(f"model: expected a torch module, got {type(model).__name__}")
-    recorder = Recorder(model, sample_zeros)
+    recorder = Recorder(model, sample_zeros, taken_as)
     modes = {module: module.training for module in model.modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     random_state = torch.random.get_rng_state()
@@ -162,8 +170,15 @@ def _batch_of(example_input: Any) -> int:
 
 def _as_variant(
     model: nn.Module, variant: str, sparsity: float | None, example_input: Any
-) -> nn.Module:
-    from ttq_energy.quantization import config_from_dict, prepare_
+) -> dict[tuple[int, str], WeightInfo]:
+    """What the weights that a variant quantizes would be, by module id and parameter name.
+
+    Quantizing a copy of the model and running that would give the same numbers in ten times the
+    time: shapes say what is computed, and thresholds alone say which weights are zero.
+    """
+    from ttq_energy.energy_model.weights import as_ternary
+    from ttq_energy.quantization import config_from_dict
+    from ttq_energy.quantization.prepare import chosen_weights
 
     if variant not in BUILT_IN:
         raise unknown_name("variant", variant, BUILT_IN)
@@ -171,16 +186,21 @@ def _as_variant(
     if quantizer is None:
         if sparsity is not None:
             raise InputError(f"sparsity: the variant '{variant}' has no ternary weights")
-        return model
+        return {}
     settings = dict(quantizer)
     if sparsity is not None:
         if settings["type"] != "TTQ":
             raise InputError(f"sparsity: the variant '{variant}' sets its own zeros")
         settings["sparsity"] = sparsity
-    prepared = copy.deepcopy(model)
     with torch.no_grad():
-        prepare_(prepared, config_from_dict(settings), example_input=example_input)
-    return prepared
+        return {
+            (id(weight.module), weight.parameter): as_ternary(
+                config, getattr(weight.module, weight.parameter), weight.parts
+            )
+            for weight, config in chosen_weights(
+                model, config_from_dict(settings), example_input=example_input
+            )
+        }
 
 
 def _named_apart(recorder: Recorder) -> list[Entry]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,9 +74,11 @@ class LayerKinds:
 
     Args:
         model: any module; its weights are read once, here and when first needed.
+        taken_as: what dense weights count as instead, by module id and parameter name.
     """
 
     model: nn.Module
+    taken_as: Mapping[tuple[int, str], WeightInfo] = field(default_factory=dict)
     names: dict[int, str] = field(init=False)
     root: Scope = field(init=False)
 
@@ -160,6 +162,10 @@ class LayerKinds:
         for quantized in self.quantized.values():
             if quantized.module is module and quantized.parameter == parameter:
                 return self._quantized_info(quantized, _bias_elements(module, parameter))
+        taken_as = self.taken_as.get((id(module), parameter))
+        if taken_as is not None:
+            more = _bias_elements(module, parameter)
+            return replace(taken_as, parameters=taken_as.parameters + more)
         value = getattr(module, parameter)
         if isinstance(module, nn.modules.conv._ConvNd) and module.transposed:
             value = value.transpose(0, 1)
@@ -175,8 +181,10 @@ class LayerKinds:
 
     def _read_quantized(self, quantized: QuantizedWeight) -> WeightInfo:
         if can_pack(quantized):
-            codes, (w_pos, w_neg) = quantized.codes(), quantized.scales()
-            return weights.ternary(codes, w_pos, w_neg, codes.numel())
+            quantizer = quantized.quantizer
+            return weights.as_ternary(
+                quantizer.config, quantized.latent(), quantized.parts, quantizer.scales_equal()
+            )
         bits = float(getattr(quantized.quantizer.config, "bits", 32))
         effective = quantized.effective()
         return weights.dense(effective, bits)
@@ -224,8 +232,10 @@ class LayerKinds:
             return self._owners[key]
         if key not in self._parameters:
             return None
-        label, value, _, _ = self._parameters[key]
-        info = weights.dense(value.detach()) if value.dim() else NO_WEIGHT
+        label, value, module, name = self._parameters[key]
+        info = self.taken_as.get((id(module), name))
+        if info is None:
+            info = weights.dense(value.detach()) if value.dim() else NO_WEIGHT
         made = Owner(label, info, frozenset({id(value)}))
         self._owners[key] = made
         return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,11 +60,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         model: what will run.
         sample_zeros: also count the zeros in each layer's input.
+        taken_as: see :class:`LayerKinds`.
     """
 
-    def __init__(self, model: nn.Module, sample_zeros: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        sample_zeros: bool = False,
+        taken_as: Mapping[tuple[int, str], WeightInfo] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.kinds = LayerKinds(model)
+        self.kinds = LayerKinds(model, taken_as or {})
         self.entries: dict[tuple[str, str, Geometry | None], Entry] = {}
         self.scopes: list[Scope] = []
         self.sample_zeros = sample_zeros
@@ -264,6 +270,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif name in ("bmm", "baddbmm", "addbmm"):
             groups, rows, inner = a.shape
             columns = b.shape[2]
+            if b.stride(0) == 0 and self.kinds.owner(b) is not None:
+                # A linear layer on inputs of an odd layout: one matrix for all, not one for each.
+                groups, rows = 1, groups * rows
         elif name in ("mv", "addmv"):
             rows, inner, columns = a.shape[0], a.shape[1], 1
         elif name in ("dot", "vdot"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from ttq_energy.quantization.configs import Config
 
 SCALE_BITS = 32
 TERNARY_STORED_BITS = 2
@@ -80,18 +82,46 @@ def ternary(codes: Tensor, w_pos: Any, w_neg: Any, parameters: int | None = None
     """
     import torch
 
-    zeros = _zeros_per_output(codes)
     equal = bool(torch.equal(torch.as_tensor(w_pos).cpu(), torch.as_tensor(w_neg).cpu()))
+    scales = torch.as_tensor(w_pos).numel()
+    info = _ternary_info(codes.numel(), _zeros_per_output(codes), scales, equal)
+    values = info.scale_values
+    return replace(info, parameters=codes.numel() + values if parameters is None else parameters)
+
+
+def as_ternary(
+    config: Config, weight: Tensor, parts: int = 1, equal: bool | None = None
+) -> WeightInfo:
+    """Of a latent weight as ``config`` quantizes it; the quantized weight itself is not made.
+
+    Args:
+        config: of a quantizer with ternary or binary weights.
+        weight: latent (out, ...).
+        parts: layers stacked along its first dimension.
+        equal: whether Wp and Wn are; None where the rule makes them so.
+    """
+    from ttq_energy.quantization import rules
+
+    outputs = weight.shape[0]
+    blocks = rules.block_count(config, outputs, parts)
+    zeros = rules.zeros_by_row(config, weight.detach().reshape(blocks, -1), outputs)
+    # Packed layers with more than one pair of scales hold one for each output.
+    scales = 1 if blocks == 1 else outputs
+    if equal is None:
+        equal = rules.scales_equal(config)
+    return _ternary_info(weight.numel(), zeros.numpy(), scales, equal)
+
+
+def _ternary_info(elements: int, zeros: NDArray[np.int64], scales: int, equal: bool) -> WeightInfo:
     binary = equal and not zeros.any()
-    values = torch.as_tensor(w_pos).numel() * (1 if equal else 2)
     return WeightInfo(
-        codes.numel(),
+        elements,
         zeros,
         "binary" if binary else "ternary",
         1.0 if binary else float(TERNARY_STORED_BITS),
-        values,
+        scales * (1 if equal else 2),
         1 if equal else 2,
-        codes.numel() + values if parameters is None else parameters,
+        elements,
     )
 
 

@@ -53,14 +53,7 @@ def prepare_(
         InputError: an unknown layer name, a model already prepared, or nothing left to quantize.
             The model is then unchanged.
     """
-    check_config(config)
-    weights = quantizable_weights(model)
-    if quantized_layers(model):
-        raise InputError("prepare_: this model is already prepared; expected full precision")
-    chosen = _choose(model, weights, config, skip, example_input, overrides or {})
-    if not chosen:
-        raise InputError(_nothing_left(weights, skip))
-    for weight, own in chosen:
+    for weight, own in chosen_weights(model, config, skip, example_input, overrides):
         value = getattr(weight.module, weight.parameter)
         quantizer = Quantizer(own, value.detach(), weight.parts).train(weight.module.training)
         with torch.no_grad():
@@ -68,6 +61,24 @@ def prepare_(
         if isinstance(weight.module, nn.RNNBase):
             _read_weights_fresh(weight.module)
     return model
+
+
+def chosen_weights(
+    model: nn.Module,
+    config: Config,
+    skip: Iterable[str] | None = None,
+    example_input: Any = None,
+    overrides: Mapping[str, Config | None] | None = None,
+) -> list[tuple[Weight, Config]]:
+    """The weights that :func:`prepare_` quantizes and how; arguments and errors are its own."""
+    check_config(config)
+    weights = quantizable_weights(model)
+    if quantized_layers(model):
+        raise InputError("prepare_: this model is already prepared; expected full precision")
+    chosen = _choose(model, weights, config, skip, example_input, overrides or {})
+    if not chosen:
+        raise InputError(_nothing_left(weights, skip))
+    return chosen
 
 
 def _choose(

@@ -90,6 +90,13 @@ class Quantizer(nn.Module):
         columns = [None if scale is None else scale.detach()[:, None] for scale in (w_pos, w_neg)]
         return rules.ternarize(self.config, self._blocks(weight.detach()), *columns)
 
+    def scales_equal(self) -> bool:
+        """Whether Wp and Wn are the same numbers, by the rule or as they stand now."""
+        w_pos, w_neg = self._scales()
+        if w_pos is None or w_neg is None or w_pos is w_neg:
+            return rules.scales_equal(self.config)
+        return torch.equal(w_pos.abs(), w_neg.abs())
+
     def extra_repr(self) -> str:
         return repr(self.config)
 

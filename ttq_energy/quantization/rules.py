@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,9 @@ TWN_THRESHOLD = 0.7
 """Li, Zhang, Liu, arXiv 1605.04711, section 2.2: 0.7 mean|w| for normal and uniform weights."""
 ABSMEAN_SMALLEST = 1e-5
 """The authors' "Training Tips, Code and FAQ" to BitNet b1.58: ``abs().mean().clamp(min=1e-5)``."""
+
+AT_ONCE_ELEMENTS = 1 << 18
+"""Weights compared at a time where they are only counted: the results stay in cache."""
 
 
 class Ternary(NamedTuple):
@@ -47,6 +51,11 @@ def is_ternary(config: Config) -> bool:
     return not isinstance(config, DoReFa) or config.bits == 1
 
 
+def scales_equal(config: Config) -> bool:
+    """Whether Wp and Wn are one number by the rule itself."""
+    return config.symmetric if isinstance(config, TTQ) else True
+
+
 def block_count(config: Config, rows: int, parts: int) -> int:
     """How many pairs of scales a weight with ``rows`` outputs has.
 
@@ -71,11 +80,11 @@ def ternarize(config: Config, w: Tensor, w_pos: Tensor | None, w_neg: Tensor | N
         assert w_neg is not None
         return Ternary(*_split(w, ttq_threshold(config, w)), w_pos.abs(), w_neg.abs())
     if isinstance(config, TWN):
-        positive, negative = _split(w, TWN_THRESHOLD * w.abs().mean(1, keepdim=True))
+        positive, negative = _split(w, _zero_bound(config, w))
         scale = mean_magnitude(w, positive | negative)
         return Ternary(positive, negative, scale, scale)
     if isinstance(config, AbsMean):
-        scale = w.abs().mean(1, keepdim=True).clamp(min=ABSMEAN_SMALLEST)
+        scale = _zero_bound(config, w)
         rounded = (w / scale).round()
         return Ternary(rounded > 0, rounded < 0, scale, scale)
     scale = w.abs().mean(1, keepdim=True)
@@ -84,19 +93,59 @@ def ternarize(config: Config, w: Tensor, w_pos: Tensor | None, w_neg: Tensor | N
 
 def ttq_threshold(config: TTQ, w: Tensor) -> Tensor:
     """The threshold of each block, (blocks, 1); weights of at most that magnitude become 0."""
-    magnitude = w.abs()
     if config.sparsity is None:
-        return config.threshold * magnitude.amax(1, keepdim=True)
+        # max|w| without a copy of the weights' magnitudes.
+        smallest, largest = torch.aminmax(w, dim=1, keepdim=True)
+        return config.threshold * torch.maximum(largest, -smallest)
     zeros = round(config.sparsity * w.shape[1])
     if zeros == 0:
         return torch.zeros_like(w[:, :1])
-    return magnitude.kthvalue(zeros, 1, keepdim=True).values
+    return w.abs().kthvalue(zeros, 1, keepdim=True).values
+
+
+def zeros_by_row(config: Config, w: Tensor, rows: int) -> Tensor:
+    """How many weights of each row :func:`ternarize` makes 0, without making the ternary weights.
+
+    Args:
+        config: any configuration with ternary or binary weights.
+        w: latent weights (blocks, elements).
+        rows: into which all blocks together divide, a whole number of them to a block.
+
+    Returns:
+        int64 (rows,), on the CPU.
+    """
+    blocks = w.shape[0]
+    by_row = w.reshape(rows, -1)
+    zeros = torch.zeros(rows, dtype=torch.int64)
+    if not isinstance(config, TTQ | TWN | AbsMean) or w.is_meta or not w.numel():
+        return zeros
+    bound = _zero_bound(config, w).repeat_interleave(rows // blocks, 0)
+    step = max(1, AT_ONCE_ELEMENTS // by_row.shape[1])
+    for start in range(0, rows, step):
+        part, limit = by_row[start : start + step], bound[start : start + step]
+        if isinstance(config, AbsMean):
+            nonzero = (part / limit).round() != 0
+        else:
+            positive, negative = _split(part, limit)
+            nonzero = positive.logical_or_(negative)
+        # numpy counts true bytes at under 1 ns each, torch's sum at several.
+        counted = np.count_nonzero(nonzero.cpu().numpy(), axis=1)
+        zeros[start : start + step] = by_row.shape[1] - torch.from_numpy(np.asarray(counted))
+    return zeros
+
+
+def _zero_bound(config: TTQ | TWN | AbsMean, w: Tensor) -> Tensor:
+    """What decides in each block which weights become 0, (blocks, 1): threshold or scale."""
+    if isinstance(config, TTQ):
+        return ttq_threshold(config, w)
+    mean = w.abs().mean(1, keepdim=True)
+    return TWN_THRESHOLD * mean if isinstance(config, TWN) else mean.clamp(min=ABSMEAN_SMALLEST)
 
 
 def mean_magnitude(w: Tensor, where: Tensor) -> Tensor:
     """Mean |w| over ``where`` in each block, (blocks, 1); 0 where there is none."""
     count = where.sum(1, keepdim=True)
-    return (w.abs() * where).sum(1, keepdim=True) / count.clamp(min=1)
+    return w.abs().mul_(where).sum(1, keepdim=True) / count.clamp(min=1)
 
 
 def initial_scales(config: TTQ, w: Tensor) -> tuple[Tensor, Tensor]:
