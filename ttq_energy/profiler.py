@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ttq_energy import environment
 from ttq_energy.errors import InputError
@@ -284,14 +284,27 @@ def _describe_plan(run: Run, plan: Plan) -> None:
     )
 
 
-def _target_facts(target: Target) -> dict[str, str | float]:
-    """What decides whether an accelerator can use ternary weights, for the report."""
+def _target_facts(target: Target) -> dict[str, Any]:
+    """What decides whether an accelerator can use ternary weights, and how its figures are known.
+
+    For the report, which knows no target.
+    """
     return {
         "description": target.title,
         "node_nm": target.node_nm,
         "dataflow": target.dataflow,
         "zero_weight": target.zero_weight,
         "zero_activation": target.zero_activation,
+        "figures": {
+            key: {
+                "value": figure.value,
+                "low": figure.low,
+                "high": figure.high,
+                "evidence": figure.evidence,
+                "source": figure.source,
+            }
+            for key, figure in target.figures.items()
+        },
     }
 
 

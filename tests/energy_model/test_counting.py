@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ttq_energy as te
 from ttq_energy import models
 from ttq_energy.energy_model import activation_zeros, count, layer_rows
+from ttq_energy.energy_model.weights import zeros_in
 from ttq_energy.errors import InputError
 from ttq_energy.quantization import config_from_dict, prepare_, quantized_layers
 from ttq_energy.run import TABLES
@@ -331,3 +332,9 @@ def test_a_model_without_layers_counts_nothing():
     counts = te.count(nn.Identity(), torch.randn(2))
     assert not len(counts[~counts["supported"]])
     assert counts["macs"].sum() == 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_zeros_are_counted_in_every_layout(layout):
+    x = torch.randn(3, 5, 70, 300).relu().to(memory_format=layout)
+    assert zeros_in(x) == int((x == 0).sum()) > 0

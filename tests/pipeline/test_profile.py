@@ -72,6 +72,13 @@ def test_a_study_becomes_a_run_and_an_interrupted_one_goes_on(study, tmp_path, m
     assert set(run.measurements["variant"]) == names
     assert set(run.layers["variant"]) == names
     assert set(run.estimates["target"]) == {"generic-45nm"}
+    figures = run.manifest["targets"]["generic-45nm"]["figures"]
+    assert {f["evidence"] for f in figures.values()} <= {
+        "published",
+        "derived",
+        "recalled",
+        "assumption",
+    }
     assert run.measurements["kernel"].str.len().min() > 0
     kernels = run.measurements.groupby("variant")["kernel"].first()
     assert "ttq-energy" in kernels["ttq"]

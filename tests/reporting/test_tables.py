@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ttq_energy.errors import InputError
 from ttq_energy.reporting import tables
 from ttq_energy.reporting.carbon import country_factor
+from ttq_energy.reporting.sections.estimated import _how_figures_are_known
 from ttq_energy.reporting.tables.estimated import ratio_range
 from ttq_energy.reporting.tables.gather import run_names
 from ttq_energy.reporting.tables.trained import pareto_front
@@ -285,3 +286,36 @@ def test_every_table_of_an_empty_run_is_empty(synthetic, tmp_path):
     run = load_run(synthetic.begin(tmp_path / "r", "empty", ()).folder)
     for name in ("energy", "latency", "accuracy", "training_cost", "ablation", "estimate_totals"):
         assert getattr(tables, name)(run).empty
+
+
+def test_how_a_targets_figures_are_known_reaches_the_report(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "known", ("fp32", "ttq"))
+    figure = {"value": 4.0, "low": 2.0, "high": 8.0, "source": "JSSC 2017"}
+    run.update(
+        targets={
+            "chip": {
+                "zero_weight": "none",
+                "figures": {
+                    "static_w": {**figure, "evidence": "assumption"},
+                    "clock_hz": {**figure, "evidence": "published"},
+                },
+            },
+            "older": {"zero_weight": "skip"},
+        }
+    )
+    frame = tables.target_figures(run)
+    assert list(frame["target"]) == ["chip", "chip"]
+    assert list(frame["evidence"]) == ["assumption", "published"]
+    view = _how_figures_are_known(run)
+    assert view.data.equals(frame), "exported whole"
+    shown = {column.header: column.cells[0] for column in view.columns}
+    assert shown["its figures"] == "1 assumption, 1 published"
+    assert shown["assumed, recalled or not stated"] == "static_w"
+
+
+def test_a_run_that_tells_no_figures_is_still_read(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "older", ("fp32",))
+    for targets in ({"chip": {"zero_weight": "none"}}, {"chip": "a chip"}, ["chip"], None):
+        run.update(targets=targets)
+        assert tables.target_figures(run).empty
+        assert _how_figures_are_known(run) is None

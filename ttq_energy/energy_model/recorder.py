@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,7 +19,7 @@ from ttq_energy.energy_model.layer_kinds import (
     recurrent_rows,
     ternary_geometry,
 )
-from ttq_energy.energy_model.weights import NO_WEIGHT, WeightInfo
+from ttq_energy.energy_model.weights import NO_WEIGHT, WeightInfo, zeros_in
 from ttq_energy.kernels.modules import TernaryModule
 
 
@@ -356,7 +355,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             entry.activation_bits = x.element_size() * 8
             if self.sample_zeros and x.device.type != "meta":
                 entry.sampled_inputs += x.numel()
-                entry.sampled_zeros += x.numel() - int(torch.count_nonzero(x))
+                entry.sampled_zeros += zeros_in(x)
 
 
 def cost_is_embedding(cost: op_kinds.Cost | None) -> bool:

@@ -125,6 +125,21 @@ def _ternary_info(elements: int, zeros: NDArray[np.int64], scales: int, equal: b
     )
 
 
+def zeros_in(tensor: Tensor) -> int:
+    """Zeros of a tensor of any shape, in any layout of its memory."""
+    return sum(
+        int(np.count_nonzero((part == 0).cpu().numpy())) for part in _in_pieces(tensor.detach())
+    )
+
+
+def _in_pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Parts that stay in cache where the tensor is one block of memory."""
+    if not tensor.is_contiguous():
+        return (tensor,)
+    pieces: tuple[Tensor, ...] = tensor.view(-1).split(ROWS_AT_ONCE_ELEMENTS)
+    return pieces
+
+
 def _zeros_per_output(weight: Tensor) -> NDArray[np.int64]:
     if weight.device.type == "meta" or weight.numel() == 0:
         return np.zeros(weight.shape[0] if weight.dim() else 1, dtype=np.int64)

@@ -12,12 +12,16 @@ from ttq_energy.progress import Progress
 from ttq_energy.run import Run
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from ttq_energy.energy_model import EnergyRatio, Estimate
 
 BASELINE = "fp32"
 ZEROS_BATCH = 64
+ZEROS_LEAST_BATCH = 8
+ZEROS_MACS = 64_000_000_000
+"""Of one pass that looks for zeros: a few seconds of one core."""
 EXECUTION_BITS = {"bf16": 16, "int8": 8, "packed-int8": 8}
 """Width of activations as a variant computes with them; elsewhere that of the tensors."""
 
@@ -40,13 +44,17 @@ def _estimate_one(
     """All rows of one network at once, so that an interrupted stage leaves none of them."""
     layers, estimates, ratios = [], [], []
     baselines: dict[str, Estimate] = {}
+    zeros_of: dict[str, dict[str, float]] = {}
+    """By checkpoint: variants of one differ in widths alone, which change no zero."""
     for variant in plan.variants:
         progress.update(f"counting {variant.name}")
         model = networks.trained(subject, variant, plan.study.seeds[0])
         bits = EXECUTION_BITS.get(variant.execution)
         counts = energy_model.count(model, subject.example(1), activation_bits=bits)
         layers += energy_model.layer_rows(subject.title, variant.name, counts)
-        zeros = _activation_zeros(model, subject) if plan.targets else {}
+        if plan.targets and variant.of not in zeros_of:
+            zeros_of[variant.of] = _activation_zeros(model, subject, counts)
+        zeros = zeros_of.get(variant.of, {})
         for target in plan.targets:
             progress.update(f"{variant.name} on {target.name}")
             estimate = energy_model.estimate(counts, target=target, activation_zeros=zeros)
@@ -77,7 +85,19 @@ def _ratio_entry(ratio: EnergyRatio) -> dict[str, float | str]:
     }
 
 
-def _activation_zeros(model: torch.nn.Module, subject: Subject) -> dict[str, float]:
+def _activation_zeros(
+    model: torch.nn.Module, subject: Subject, counts: pd.DataFrame
+) -> dict[str, float]:
     """The zeros in each layer's input, on a batch of the test data (or of the example input)."""
-    zeros: dict[str, float] = energy_model.activation_zeros(model, subject.example(ZEROS_BATCH))
+    batch = examples_for_zeros(int(counts["macs"].sum()))
+    zeros: dict[str, float] = energy_model.activation_zeros(model, subject.example(batch))
     return zeros
+
+
+def examples_for_zeros(macs: int) -> int:
+    """How many examples show a network's zeros: fewer where one of them takes long.
+
+    Args:
+        macs: of one example.
+    """
+    return max(ZEROS_LEAST_BATCH, min(ZEROS_BATCH, ZEROS_MACS // max(1, macs)))

@@ -94,8 +94,8 @@ def ternarize(config: Config, w: Tensor, w_pos: Tensor | None, w_neg: Tensor | N
 def ttq_threshold(config: TTQ, w: Tensor) -> Tensor:
     """The threshold of each block, (blocks, 1); weights of at most that magnitude become 0."""
     if config.sparsity is None:
-        # max|w| without a copy of the weights' magnitudes.
-        smallest, largest = torch.aminmax(w, dim=1, keepdim=True)
+        # max|w| without a copy of the weights' magnitudes; aminmax takes ten times as long.
+        largest, smallest = w.amax(1, keepdim=True), w.amin(1, keepdim=True)
         return config.threshold * torch.maximum(largest, -smallest)
     zeros = round(config.sparsity * w.shape[1])
     if zeros == 0:

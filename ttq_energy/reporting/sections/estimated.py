@@ -163,6 +163,9 @@ def targets(run: Run) -> Section | None:
             )
         )
     blocks += _target_notes(run)
+    known = _how_figures_are_known(run)
+    if known is not None:
+        blocks.append(known)
     return Section("estimates", "Estimates for accelerators", tuple(blocks))
 
 
@@ -207,6 +210,32 @@ def _target_notes(run: Run) -> list[Block]:
         if told:
             notes.append(f"`{name}`: {'; '.join(told)}.")
     return notes
+
+
+def _how_figures_are_known(run: Run) -> Block | None:
+    """One row a target: its figures by evidence, and those that no source confirms."""
+    import pandas as pd
+
+    figures = tables.target_figures(run)
+    if figures.empty:
+        return None
+    rows = []
+    for target, group in figures.groupby("target", sort=False):
+        evidence = group["evidence"].fillna("not stated").replace("stated", "not stated")
+        counted = [f"{number} {name}" for name, number in evidence.value_counts().items()]
+        weak = group["figure"][evidence.isin(["assumption", "recalled", "not stated"])]
+        rows.append((target, ", ".join(counted), ", ".join(weak)))
+    return views.table(
+        "target_figures",
+        "How the targets' figures are known. The energies' ranges stem from the figures' own.",
+        pd.DataFrame(rows, columns=["target", "known", "weak"]),
+        [
+            views.text("target", "target"),
+            views.text("known", "its figures", wide=True),
+            views.text("weak", "assumed, recalled or not stated", wide=True),
+        ],
+        data=figures,
+    )
 
 
 def _alt(totals: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from ttq_energy.reporting.tables.estimated import (
     layer_totals,
     layers,
     measured_and_modelled,
+    target_figures,
 )
 from ttq_energy.reporting.tables.machine import machine, sensors, stages, variants
 from ttq_energy.reporting.tables.measured import (
@@ -50,6 +51,7 @@ __all__ = [
     "measured_and_modelled",
     "sensors",
     "stages",
+    "target_figures",
     "traces",
     "training_cost",
     "training_curves",

@@ -259,3 +259,31 @@ def _carbon(run: Run, g_per_j: float) -> pd.DataFrame:
     for end in ("", "low_", "high_"):
         table[f"carbon_{end}g"] = table[f"energy_{end}j"] * g_per_j * 1e6
     return table[table["energy_j"].notna()].drop(columns=_RANGE[1:]).reset_index(drop=True)
+
+
+def target_figures(runs: Runs) -> pd.DataFrame:
+    """Every figure of every target as the run took it, and how it is known; empty for older runs.
+
+    Columns: target, figure, value, low, high (in the unit that the figure's name bears), evidence
+    and source (texts).
+    """
+    return gather(runs, _target_figures)
+
+
+def _target_figures(run: Run) -> pd.DataFrame:
+    import pandas as pd
+
+    names = ("value", "low", "high", "evidence", "source")
+    targets = run.manifest.get("targets")
+    rows = [
+        (str(target), str(key), *(figure.get(name) for name in names))
+        for target, facts in (targets.items() if isinstance(targets, dict) else ())
+        for key, figure in _mapping(facts, "figures").items()
+        if isinstance(figure, dict)
+    ]
+    return pd.DataFrame(rows, columns=["target", "figure", *names])
+
+
+def _mapping(facts: object, key: str) -> dict[str, object]:
+    found = facts.get(key) if isinstance(facts, dict) else None
+    return found if isinstance(found, dict) else {}
