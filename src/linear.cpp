@@ -17,6 +17,9 @@ namespace {
 constexpr int64_t kPanelInputs = 16;
 // Weight rows of one lanes task: the sums stay in the second-level cache.
 constexpr int64_t kTaskRows = 256;
+// Outputs of one input row that a lanes task writes at once: a cache line. Outputs of the next
+// input row lie a power of two further on in most layers, where lines evict each other.
+constexpr int64_t kTileRows = 16;
 
 int64_t padded(int64_t columns) { return (columns + 3) / 4 * 4; }
 
@@ -201,13 +204,18 @@ void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int6
                         offsets.data()};
       const char* all = static_cast<const char*>(lane_sums(job, begin, end));
       const int64_t row_bytes = 4 * lane_row_sums(w);
-      for (int64_t row = begin; row < end; row++) {
-        float values[kLanes];
-        finish_row(job, all + (row - begin) * row_bytes, row, {0, 0, 1, 0, nullptr, false}, values);
+      for (int64_t row = begin; row < end; row += kTileRows) {
+        const int64_t rows = std::min(kTileRows, end - row);
+        float tile[kTileRows][kLanes];
+        for (int64_t r = 0; r < rows; r++)
+          finish_row(job, all + (row - begin + r) * row_bytes, row + r,
+                     {0, 0, 1, 0, nullptr, false}, tile[r]);
         for (int64_t m = 0; m < lanes_of(b); m++) {
           const int64_t place = (b * kLanes + m) * stride + row;
-          const float value = w.quantized ? scales[i * kLanes + m] * values[m] : values[m];
-          finish_rows(&value, w, row, 1, residual ? residual + place : nullptr, y + place);
+          float values[kTileRows];
+          for (int64_t r = 0; r < rows; r++)
+            values[r] = w.quantized ? scales[i * kLanes + m] * tile[r][m] : tile[r][m];
+          finish_rows(values, w, row, rows, residual ? residual + place : nullptr, y + place);
         }
       }
     });
