@@ -136,7 +136,9 @@ def _in_pieces(tensor: Tensor) -> tuple[Tensor, ...]:
     """Parts that stay in cache where the tensor is one block of memory."""
     if not tensor.is_contiguous():
         return (tensor,)
-    pieces: tuple[Tensor, ...] = tensor.view(-1).split(ROWS_AT_ONCE_ELEMENTS)
+    import torch
+
+    pieces: tuple[Tensor, ...] = torch.split(tensor.view(-1), ROWS_AT_ONCE_ELEMENTS)
     return pieces
 
 
