@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 
 import pytest
@@ -75,6 +76,25 @@ def test_a_run_of_nothing_gives_a_report_without_empty_sections(synthetic, tmp_p
     assert report.front.answer == "Nothing has been measured, trained or estimated yet."
     assert all(section.blocks for section in report.sections)
     assert "unfinished" in report.front.notices[0]
+
+
+def test_one_round_gives_ratios_and_no_interval(synthetic, tmp_path):
+    run = synthetic.begin(tmp_path / "r", "one round", ("fp32", "ttq"), [synthetic.RAPL])
+    synthetic.measure(run, ("fp32", "ttq"), {"cpu-package-0": 30.0}, batches=(1,), rounds=1)
+    rows = run.comparisons.assign(ratio_low=0.0, ratio_high=math.inf, verdict="undecided")
+    (run.folder / "comparisons.csv").write_text(rows.to_csv(index=False))
+    run.update(status="complete")
+    views = {view.name: view for view in build_report(run).tables}
+    for name in ("summary", "comparisons"):
+        assert any("0.82 (no interval)" in cells for cells in views[name].rows)
+        assert "One round gives no interval" in views[name].note
+    assert "0.82 (no interval)" in build_report(run).front.answer
+    html = render(run, "html", tmp_path / "r.html").read_text()
+    assert "0.82 (no interval)" in html
+    assert render(run, "pdf", tmp_path / "r.pdf").stat().st_size > 10_000
+    out = io.StringIO()
+    print_summary(run, out)
+    assert "0.82 (no interval)" in out.getvalue()
 
 
 def test_names_of_any_length_and_script_stay_on_the_page(synthetic, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
@@ -97,6 +99,21 @@ def test_ratios_of_different_provenance_do_not_share_an_axis(counters, modelled)
     frame = tables.comparisons([counters, modelled])
     with pytest.raises(ValueError, match="one provenance"):
         plots.ratios_by_run(frame[frame["quantity"] == "gross_energy"])
+
+
+@pytest.mark.parametrize("one_round", ["all", "some"])
+def test_a_ratio_of_one_round_is_drawn_without_an_end(counters, one_round):
+    frame = _front(counters).copy()
+    rows = frame.index if one_round == "all" else frame.index[::2]
+    frame.loc[rows, ["ratio_low", "ratio_high"]] = 0.0, math.inf
+    places = tables.measured_and_modelled(counters)
+    places.loc[places["batch_size"] > 0, ["ratio_low", "ratio_high"]] = 0.0, math.inf
+    runs = frame[frame["quantity"] == "gross_energy"].assign(run="only")
+    for figure in (plots.ratios(frame), plots.ratio_by_place(places), plots.ratios_by_run(runs)):
+        for axes in figure.axes:
+            assert 1 < axes.get_xlim()[1] < 10
+        assert any("(no interval)" in text for text in value_notes(figure).values())
+        assert "nan" not in plots.svg_text(figure).lower()
 
 
 def test_plots_leave_the_callers_style_alone(counters):

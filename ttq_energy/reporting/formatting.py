@@ -21,6 +21,7 @@ _PREFIXES = {
 _MOST_DIGITS = 5
 DASH = "–"
 MINUS = "−"
+NO_INTERVAL = "no interval"
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,27 @@ def integer(value: object) -> str:
 
 
 def interval(value: object, low: object, high: object, factor: float = 1.0) -> str:
-    """``0.62 [0.59, 0.65]``, or the bare value to two digits where there is no interval."""
+    """``0.62 [0.59, 0.65]``, or the bare value to two digits where there is no interval.
+
+    An interval without a bound, which is what one round leaves, is said to be none: the value's
+    digits must not look as if something was known of them.
+    """
     if not is_number(value):
         return DASH
     x = float(value) * factor  # type: ignore[arg-type]
     if not (is_number(low) and is_number(high)):
-        return number(x)
+        return f"{number(x)} ({NO_INTERVAL})" if unbounded(low, high) else number(x)
     a, b = float(low) * factor, float(high) * factor  # type: ignore[arg-type]
     places = decimals_for(x, a, b)
     return f"{fixed(x, places)} [{fixed(a, places)}, {fixed(b, places)}]"
+
+
+def unbounded(low: object, high: object) -> bool:
+    """Whether an end of an interval lies at infinity; False where an end is not known."""
+    try:
+        return any(math.isinf(float(end)) for end in (low, high))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 def ends(low: float, high: float) -> str:

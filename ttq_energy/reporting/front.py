@@ -213,7 +213,8 @@ def summary_view(run: Run, chosen: Headline) -> TableView | None:
         else (f"on {chosen.row['target']}" if "target" in chosen.row else "as trained")
     )
     model = frame["model"].iloc[0]
-    return views.table("summary", f"{model} {place}, with 95 % intervals.", frame, columns)
+    note = views.no_interval_note(frame, "ratio", "time_ratio")
+    return views.table("summary", f"{model} {place}, with 95 % intervals.", frame, columns, note)
 
 
 def summary_rows(run: Run, chosen: Headline) -> pd.DataFrame:

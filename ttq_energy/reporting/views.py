@@ -127,6 +127,17 @@ def points(column: str, header: str) -> MakeColumn:
     return make
 
 
+def no_interval_note(frame: pd.DataFrame, *columns: str) -> str:
+    """A note where ratios have no interval, which a table must not leave to be guessed."""
+    if any(
+        fmt.unbounded(low, high)
+        for column in columns
+        for low, high in zip(frame[f"{column}_low"], frame[f"{column}_high"], strict=True)
+    ):
+        return "One round gives no interval, and so no verdict."
+    return ""
+
+
 def verdict(header: str = "verdict") -> MakeColumn:
     """What a comparison says: neither a model nor a stopwatch shows that energy is saved."""
 

@@ -17,6 +17,7 @@ from ttq_energy.reporting.plots.style import (
     MUTED,
     annotate_value,
     error_bar,
+    greatest,
     legend_columns,
     modelled,
     need,
@@ -116,8 +117,6 @@ def _panel(axes: Axes, frame: pd.DataFrame, how: str) -> None:
         linestyle=(0, (4, 2)),
         zorder=1,
     )
-    axes.set_xlim(
-        0.0, float(frame["energy_high_j"].fillna(frame["energy_j"]).max()) * scale.factor * 1.18
-    )
+    axes.set_xlim(0.0, greatest(frame["energy_j"], frame["energy_high_j"]) * scale.factor * 1.18)
     axes.set_xlabel(f"energy per inference\n({how}) [{scale.unit}]")
     axes.set_ylabel("accuracy [%]")

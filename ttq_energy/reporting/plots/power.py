@@ -16,6 +16,7 @@ from ttq_energy.reporting.plots.style import (
     INK,
     MUTED,
     annotate_value,
+    greatest,
     legend_columns,
     modelled,
     need,
@@ -73,7 +74,7 @@ def power_trace(frame: pd.DataFrame, width: float = FULL_IN) -> Figure:
 
 
 def _panel(axes: Axes, frame: pd.DataFrame) -> None:
-    top = float(frame["power_w"].max()) * 1.15
+    top = greatest(frame["power_w"]) * 1.15
     soft = modelled(frame["provenance"].iloc[0])
     blocks = frame[frame["block"] >= 0]
     thinnest = _THINNEST * float(frame["t_s"].max() - frame["t_s"].min())

@@ -18,6 +18,7 @@ from ttq_energy.reporting.plots.style import (
     annotate_value,
     dodge,
     error_bar,
+    greatest,
     legend_columns,
     modelled,
     need,
@@ -72,7 +73,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, rows: list[Row]) -> None:
     kind = _NAMES.get(str(frame["quantity"].iloc[0]), str(frame["quantity"].iloc[0]))
     how = dict.fromkeys(frame["provenance"])
     axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=3)
-    axes.set_xlim(left=0.0, right=max(1.12, float(frame["ratio_high"].max()) * 1.05))
+    axes.set_xlim(left=0.0, right=max(1.12, greatest(frame["ratio"], frame["ratio_high"]) * 1.05))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"{kind} per inference ÷ {base} ({', '.join(how)})")
 

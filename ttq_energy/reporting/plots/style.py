@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -239,11 +240,21 @@ def dodge(count: int, index: int, span: float = 0.7) -> float:
 
 
 def error_bar(axes: Axes, x: float, y: float, *, low: float, high: float, **options: Any) -> None:
-    """A horizontal or vertical interval (``vertical=True``) with small caps; none where unknown."""
+    """A horizontal or vertical interval (``vertical=True``) with small caps; none where unknown.
+
+    An end without a bound, as one round leaves it, is an arrow to the edge of the axes.
+    """
     if not (low == low and high == high):
         return
     vertical = options.pop("vertical", True)
     centre = y if vertical else x
+    for end in (low, high):
+        if math.isinf(end):
+            color, width = options.get("ecolor", INK), options.get("elinewidth", 0.9)
+            _unbounded(axes, x, y, 1.0 if end > 0 else 0.0, vertical, color, width)
+    low, high = (end if math.isfinite(end) else centre for end in (low, high))
+    if low == high == centre:
+        return
     ends = [min(centre, low), max(centre, high)]
     across = [x, x] if vertical else [y, y]
     drawn: dict[str, Any] = {
@@ -254,6 +265,34 @@ def error_bar(axes: Axes, x: float, y: float, *, low: float, high: float, **opti
     }
     # One line whose markers are the caps: much quicker to draw than an ErrorbarContainer.
     axes.plot(*((across, ends) if vertical else (ends, across)), **{**drawn, **options})
+
+
+def _unbounded(
+    axes: Axes, x: float, y: float, edge: float, vertical: bool, color: str, width: float
+) -> None:
+    """An arrow from a point to an edge of the axes, wherever the limits will lie."""
+    arrow = axes.annotate(
+        "",
+        (x, edge) if vertical else (edge, y),
+        xycoords=axes.get_xaxis_transform() if vertical else axes.get_yaxis_transform(),
+        xytext=(x, y),
+        textcoords="data",
+        arrowprops={
+            "arrowstyle": "->",
+            "color": color,
+            "linewidth": width,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        },
+        zorder=4,
+    )
+    arrow.set_in_layout(False)
+
+
+def greatest(*columns: Iterable[float]) -> float:
+    """The greatest finite value of several columns, for an axis; 0 where there is none."""
+    values = [float(value) for column in columns for value in column]
+    return max((value for value in values if math.isfinite(value)), default=0.0)
 
 
 def stamp(figure: Figure, text: str) -> None:

@@ -118,6 +118,7 @@ def _comparison_blocks(run: Run) -> list[Block]:
     shown, note = _shortened(frame.reset_index(drop=True), run)
     if missing:
         note += f" {missing} more could not be made: too few rounds passed."
+    note += f" {views.no_interval_note(frame, 'ratio')}"
     return [
         views.table(
             "comparisons",
