@@ -116,8 +116,6 @@ def test_exact_pairs_give_the_exact_ratio():
 
 
 def test_few_rounds_say_little():
-    assert compare([], []).verdict == "undecided"
-    assert math.isnan(compare([], []).ratio)
     single = compare([2.0], [1.0])
     assert (single.ratio, single.low, single.high) == (0.5, 0.0, math.inf)
     assert single.verdict == "undecided"
@@ -144,8 +142,29 @@ def test_a_common_error_widens_the_interval_and_not_the_ratio():
         ([1.0, math.inf], [1.0, 1.0], r"baseline_j\[1\]"),
         ([[1.0], [2.0]], [1.0, 1.0], "shape"),
         (["a", "b"], [1.0, 1.0], "one number a round"),
+        (["1", "2"], [1.0, 1.0], "baseline_j: expected one number a round"),
+        ([1.0, 1.0], [True, True], "variant_j: expected one number a round"),
+        ([1.0, 1.0], [2.0, True], "variant_j: expected one number a round"),
+        ([1.0, 1.0], [2.0, np.True_], "variant_j: expected one number a round"),
+        (np.array([True]), [1.0], "baseline_j: expected one number a round"),
+        ([1.0], [None], r"variant_j\[0\]"),
+        ([10**400], [1.0], "baseline_j: expected one number a round"),
+        ([], [], "nothing to compare"),
+        ([1e308] * 5, [1e-308] * 5, r"about 1e-616, beyond float64"),
+        ([1e-308], [1e308], r"about 1e\+616, beyond float64"),
     ],
 )
 def test_bad_series_are_one_clear_line(baseline, variant, message):
     with pytest.raises(InputError, match=message):
         compare(baseline, variant)
+
+
+def test_an_interval_beyond_float64_is_open():
+    found = compare([1.0, 1.0], [1e-300, 1e300])
+    assert found.ratio == pytest.approx(1.0)
+    assert (found.low, found.high, found.verdict) == (0.0, math.inf, "undecided")
+
+
+def test_ratios_of_any_size_that_float64_holds_are_exact():
+    assert compare([1e-150] * 5, [1e150] * 5).ratio == pytest.approx(1e300, rel=1e-9)
+    assert compare([1e150] * 5, [1e-150] * 5).high == pytest.approx(1e-300, rel=1e-9)

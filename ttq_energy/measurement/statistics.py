@@ -19,7 +19,7 @@ slow noise) cancels there. Three things are left and handled:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -57,6 +57,9 @@ simulated studies of every kind in ``benchmarks/coverage.py`` (with other random
 the coverage is between 94 and 98 % in each, with intervals as narrow as that allows."""
 NORMAL_95 = 1.959964
 BISECTIONS = 40
+NO_NUMBER = (bool, np.bool_, str, bytes)
+LARGEST_LOG = 700.0
+"""Natural logarithm up to which a ratio or its inverse is a float64 number of full precision."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Comparison:
     """A variant against its baseline.
 
     Attributes:
-        ratio: variant / baseline: below 1 the variant needs less; NaN without a round.
+        ratio: variant / baseline: below 1 the variant needs less.
         low, high: 95 % interval of the ratio; 0 and infinity where there are fewer than two
             rounds.
         verdict: "saves" (high < 1), "costs" (low > 1) or "undecided".
@@ -108,7 +111,8 @@ def compare(
         give wide ones.
 
     Raises:
-        InputError: the series are of unequal length, or a value is not a positive finite number.
+        InputError: the series are empty or of unequal length, a value is not a positive finite
+            number, or the ratio is beyond float64.
     """
     baseline = _series("baseline_j", baseline_j)
     variant = _series("variant_j", variant_j)
@@ -117,6 +121,8 @@ def compare(
             f"baseline_j has {baseline.size} rounds and variant_j {variant.size}; "
             "expected pairs, one of each a round"
         )
+    if baseline.size == 0:
+        raise InputError("baseline_j and variant_j hold no rounds: there is nothing to compare")
     if not (math.isfinite(extra_log_sd) and extra_log_sd >= 0):
         raise InputError(f"extra_log_sd: must be a number and at least 0, got {extra_log_sd}")
     return _compare_logs(np.log(variant) - np.log(baseline), extra_log_sd)
@@ -124,8 +130,13 @@ def compare(
 
 def _series(name: str, values: ArrayLike | Sequence[float]) -> FloatArray:
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+        given = np.asarray(values)
+        if given.dtype.kind not in "iufO" or any(
+            isinstance(v, NO_NUMBER) for v in _elements(values)
+        ):
+            raise TypeError
+        array = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name}: expected one number a round") from None
     if array.ndim != 1:
         raise InputError(f"{name}: expected one value a round, got an array of shape {array.shape}")
@@ -137,21 +148,37 @@ def _series(name: str, values: ArrayLike | Sequence[float]) -> FloatArray:
     return array
 
 
+def _elements(values: ArrayLike | Sequence[float]) -> Iterable[object]:
+    """What may hide something that numpy turns into a number, as in [True, 2.0]."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return ()
+    return np.asarray(values, dtype=object).flat
+
+
 def _compare_logs(logs: FloatArray, extra_log_sd: float) -> Comparison:
     rounds = int(logs.size)
     if rounds < 2:
-        ratio = math.exp(logs[0]) if rounds else math.nan
-        return Comparison(ratio, 0.0, math.inf, "undecided", rounds)
+        return Comparison(_ratio(float(logs[0])), 0.0, math.inf, "undecided", rounds)
     centre, low, high = mean_interval(logs)
     extra = NORMAL_95 * extra_log_sd
     low = centre - math.hypot(centre - low, extra)
     high = centre + math.hypot(high - centre, extra)
     verdict = "saves" if high < 0 else "costs" if low > 0 else "undecided"
-    return Comparison(_exp(centre), _exp(low), _exp(high), verdict, rounds)
+    return Comparison(_ratio(centre), _end(low), _end(high), verdict, rounds)
 
 
-def _exp(value: float) -> float:
-    return math.exp(min(value, 700.0))
+def _ratio(log: float) -> float:
+    if abs(log) > LARGEST_LOG:
+        raise InputError(
+            f"variant_j / baseline_j is about 1e{log / math.log(10):+.0f}, beyond float64; "
+            "have both the same unit?"
+        )
+    return math.exp(log)
+
+
+def _end(log: float) -> float:
+    """An end of the interval; one that is beyond float64 is told as 0 or infinity."""
+    return math.exp(log) if log <= LARGEST_LOG else math.inf
 
 
 def mean_interval(series: FloatArray) -> tuple[float, float, float]:
