@@ -127,3 +127,16 @@ def test_wrong_overrides(write, key, value, message):
     path = write(MINIMAL + "training: {epochs: 3}\n")
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
         load_study(path, {key: value})
+
+
+@pytest.mark.parametrize("size", [0, 2**20 + 1, 10**30, 1e99, 1.5, float("inf")])
+def test_batch_sizes_that_nobody_can_run_are_refused(size):
+    data = {"name": "s", "models": ["resnet20"], "measurement": {"batch_sizes": [size]}}
+    with pytest.raises(InputError, match=r"batch_sizes\[0\]: (must be|expected a whole number)"):
+        study_from_dict(data)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_study_without_a_name_is_refused(name):
+    with pytest.raises(InputError, match="name: expected a name"):
+        study_from_dict({"name": name, "models": ["resnet20"]})

@@ -124,7 +124,7 @@ def _scalar(
     where = document.where(path)
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         data = float(data)
-    if hint is int and isinstance(data, float) and data.is_integer():
+    if hint is int and isinstance(data, float) and data.is_integer() and abs(data) < 2**53:
         data = int(data)
     wrong_bool = isinstance(data, bool) and hint is not bool
     if not isinstance(data, hint) or wrong_bool:

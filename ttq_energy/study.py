@@ -13,6 +13,8 @@ from ttq_energy.records import read_record, setting, to_plain
 from ttq_energy.strict_yaml import Document, parse_yaml, read_yaml
 
 DEFAULT_VARIANTS = ("fp32", "int8", "ttq", "ttq-int8")
+MOST_EXAMPLES = 2**20
+"""Largest batch of one inference call; beyond, a size is a slip of the keyboard."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class MeasurementSpec:
         budget_s: at most this long for one model and batch size.
     """
 
-    batch_sizes: tuple[int, ...] = setting((1, 64), low=1)
+    batch_sizes: tuple[int, ...] = setting((1, 64), low=1, high=MOST_EXAMPLES)
     device: str = "cpu"
     threads: int | None = setting(None, low=1)
     meters: tuple[str, ...] = ()
@@ -194,6 +196,8 @@ class Study:
     country: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise InputError("name: expected a name for the study, got ''")
         for key in ("models", "variants", "seeds"):
             if not getattr(self, key):
                 raise InputError(f"{key}: expected at least one")

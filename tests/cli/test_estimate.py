@@ -72,7 +72,7 @@ def test_a_checkpoint_of_the_variant_brings_its_own_zeros(tmp_path, capsys):
         (["estimate", "resnet2", "--target", "eie"], "did you mean 'resnet20'"),
         (["estimate", "resnet20", "--target", "eyeris"], "did you mean 'eyeriss-v1'"),
         ([*QUICK, "--variant", "tqt"], "did you mean 'ttq'"),
-        ([*QUICK, "--batch-size", "0"], "--batch-size: must be at least 1"),
+        ([*QUICK, "--batch-size", "0"], "--batch-size: must be from 1"),
         ([*QUICK, "--set", "clock_hz"], "expected KEY=VALUE"),
         ([*QUICK, "--set", "clok_hz=1"], "did you mean 'clock_hz'"),
         ([*QUICK, "--sweep", "sparsity=1:0:0.1"], "expected A <= B"),
@@ -89,3 +89,13 @@ def test_bad_input_is_one_line_and_exit_2(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "1048577", "99999999999999"])
+def test_a_batch_size_out_of_range_is_told_in_one_line(capsys, size):
+    assert main([*QUICK, "--variant", "ttq", "--batch-size", size]) == 2
+    said = capsys.readouterr().err
+    assert "--batch-size: must be from 1 to 1048576" in said
+    assert said.count("\n") == 1
+    assert main([*QUICK, "--sweep", f"batch_size={size}"]) == 2
+    assert "batch_size: expected a whole number from 1 to 1048576" in capsys.readouterr().err

@@ -208,7 +208,7 @@ def test_rows_of_a_run_are_of_one_inference(resnet):
     [
         ({"activation_zeros": {"conv": 0.5}}, "unknown layer 'conv'"),
         ({"activation_zeros": {"fc": 1.5}}, "from 0 to 1"),
-        ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": 0}, "from 1 to"),
         ({"samples": 1}, "at least 2"),
         ({"mapping": {"fc": {"m": 1}}}, "only row-stationary"),
     ],

@@ -94,8 +94,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.batch_size < 1:
-        raise InputError(f"--batch-size: must be at least 1, got {options.batch_size}")
+    from ttq_energy.study import MOST_EXAMPLES
+
+    if not 1 <= options.batch_size <= MOST_EXAMPLES:
+        raise InputError(
+            f"--batch-size: must be from 1 to {MOST_EXAMPLES}, got {options.batch_size}"
+        )
     if options.activation_bits is not None and not 1 <= options.activation_bits <= 64:
         raise InputError(f"--activation-bits: must be from 1 to 64, got {options.activation_bits}")
     if options.out and not options.sweep:

@@ -13,6 +13,7 @@ from ttq_energy.energy_model.estimating import Prepared, prepare, rebuilt
 from ttq_energy.energy_model.explaining import ternary_layers
 from ttq_energy.energy_model.pricing import Events, Pricer, coefficients
 from ttq_energy.errors import InputError, unknown_name
+from ttq_energy.study import MOST_EXAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,8 +105,9 @@ def _check(axes: Mapping[str, Sequence[Any]]) -> None:
                 raise InputError(f"{key}: expected a number, got '{value}'")
             if key in ("sparsity", "activation_zeros") and not 0 <= value < 1:
                 raise InputError(f"{key}: must be at least 0 and below 1, got {value}")
-            if key in ("activation_bits", "batch_size") and (value < 1 or value != int(value)):
-                raise InputError(f"{key}: expected a whole number of at least 1, got {value}")
+            most = {"activation_bits": 64, "batch_size": MOST_EXAMPLES}.get(key)
+            if most and not (1 <= value <= most and value == int(value)):
+                raise InputError(f"{key}: expected a whole number from 1 to {most}, got {value:g}")
         if key not in OWN_KEYS and key.split(".")[0] not in target_files.schema()["properties"]:
             valid = [*OWN_KEYS, *target_files.schema()["properties"]]
             raise unknown_name("key", key, valid, "sweep")

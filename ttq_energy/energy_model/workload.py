@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ttq_energy.energy_model.geometry import GEOMETRY_COLUMNS, Geometry
 from ttq_energy.errors import InputError
+from ttq_energy.study import MOST_EXAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,17 +57,33 @@ def layers_of(counts: pd.DataFrame, batch_size: int | None) -> list[Layer]:
     Raises:
         InputError: the table was not made by ``count``.
     """
+    import pandas as pd
+
+    if not isinstance(counts, pd.DataFrame):
+        raise InputError(f"counts: expected count()'s table, got {type(counts).__name__}")
     missing = [c for c in ("macs", "calls", "weight_kind", "batch") if c not in counts.columns]
     if missing:
         raise InputError(f"counts: the column '{missing[0]}' is missing; expected count()'s table")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size: must be at least 1, got {batch_size}")
+    if not len(counts):
+        raise InputError("counts: expected at least one layer, got an empty table")
+    check_batch_size(batch_size)
     rows: list[dict[str, Any]] = counts[counts["supported"]].to_dict("records")  # type: ignore[assignment]
     layers = [_layer(row) for row in rows]
     if batch_size is None or not rows:
         return layers
     counted = int(rows[0]["counted_batch"])
     return [_rebatched(layer, batch_size, counted) for layer in layers]
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Refuse anything but None and whole numbers from 1 to the largest batch."""
+    if batch_size is None:
+        return
+    whole = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
+    if not whole or not 1 <= batch_size <= MOST_EXAMPLES:
+        raise InputError(
+            f"batch_size: must be a whole number from 1 to {MOST_EXAMPLES}, got {batch_size!r}"
+        )
 
 
 def _layer(row: dict[str, Any]) -> Layer:
