@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from ttq_energy.errors import InputError
+from ttq_energy.errors import InputError, SensorError
 from ttq_energy.measurement import EnergyMonitor
 from ttq_energy.meters.base import Provenance
 
@@ -205,3 +205,95 @@ def test_meters_are_stopped_when_one_does_not_start(world, counter):
     with pytest.raises(RuntimeError):
         monitor_of(world, first, second).start()
     assert stopped == ["a"]
+
+
+def test_meters_are_given_by_name_as_in_a_study(monkeypatch, world, counter):
+    class Wall(type(counter())):
+        name = "rapl"
+
+        def __init__(self):
+            super().__init__(world, "wall")
+
+    monkeypatch.setattr("ttq_energy.meters.registry.METERS", (Wall,))
+    meters = ["rapl", counter("gpu-0")]
+    with EnergyMonitor(meters, clock=world.clock) as monitor, monitor.window("w"):
+        world.advance(1.0, 10.0)
+    assert set(monitor["w"].domains) == {"wall", "gpu-0"}
+
+
+def test_a_meter_known_by_name_that_is_not_here(monkeypatch):
+    monkeypatch.setattr("ttq_energy.meters.rapl.find_zones", lambda root: [])
+    with pytest.raises(SensorError, match="rapl: no RAPL zone"):
+        EnergyMonitor(["rapl"])
+
+
+@pytest.mark.parametrize(
+    ("meters", "message"),
+    [
+        (["rapel"], "unknown meter 'rapel'; did you mean 'rapl'"),
+        (3, r"meters: expected a sequence of meters or their names, such as \['rapl'\], got 3"),
+        ("rapl", r"meters: expected a sequence .*, got 'rapl'"),
+        ([None], r"meters\[0\]: expected .*, got None"),
+    ],
+)
+def test_wrong_meters_are_one_clear_line(meters, message):
+    with pytest.raises(InputError, match=message):
+        EnergyMonitor(meters)
+
+
+@pytest.mark.parametrize("name", [None, "", "  ", 3])
+def test_a_window_needs_a_name(world, counter, name):
+    with monitor_of(world, counter()) as monitor:
+        with pytest.raises(InputError, match="expected a name"):
+            monitor.window(name)
+        with pytest.raises(InputError, match="expected a name"):
+            monitor.begin(name)
+
+
+def test_a_window_is_entered_once(world, counter):
+    with monitor_of(world, counter()) as monitor:
+        window = monitor.window("a")
+        with window:
+            world.advance(1.0, 10.0)
+            with pytest.raises(InputError, match="window 'a' was entered before"), window:
+                pass
+            world.advance(1.0, 10.0)
+        with pytest.raises(InputError, match="window 'a' was entered before"), window:
+            pass
+    assert monitor["a"].energy_j == pytest.approx(20.0)
+    assert len(monitor.windows("a")) == 1
+
+
+def test_a_window_decorates_a_function(world, counter):
+    with monitor_of(world, counter()) as monitor:
+
+        @monitor.window("step")
+        def step(power_w):
+            world.advance(1.0, power_w)
+
+        step(10.0)
+        step(20.0)
+    assert [w.energy.energy_j for w in monitor.windows("step")] == pytest.approx([10.0, 20.0])
+
+
+def test_a_monitor_is_entered_once_at_a_time(world, counter):
+    monitor = monitor_of(world, counter())
+    with monitor:
+        with pytest.raises(InputError, match="in use by a 'with' already"), monitor:
+            pass
+        with monitor.window("w"):
+            world.advance(1.0, 10.0)
+    with monitor, monitor.window("again"):
+        world.advance(1.0, 20.0)
+    assert monitor["w"].energy_j == pytest.approx(10.0)
+    assert monitor["again"].energy_j == pytest.approx(20.0)
+
+
+def test_joules_of_a_model_alone_are_told_to_be_that(monkeypatch, world, counter):
+    model = counter("codecarbon-cpu", provenance=Provenance.MODELLED)
+    (message,) = monitor_of(world, model).messages
+    assert message == "no sensor is read, as chosen: every joule is modelled by fake, not measured"
+    monkeypatch.setattr("ttq_energy.meters.available_meters", lambda: [model])
+    (message,) = EnergyMonitor().messages
+    assert message.startswith("no sensor is readable on this machine: every joule is modelled")
+    assert monitor_of(world, model, counter()).messages == []

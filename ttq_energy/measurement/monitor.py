@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class Window:
     _energy: Energy | None = field(default=None, repr=False)
 
     def end(self) -> Window:
-        """End the window, in any thread; the first call counts."""
+        """End the window, in any thread; the first call counts and later ones do nothing."""
         if self.end_s is None:
             self._monitor._end(self)
         return self
@@ -86,6 +86,31 @@ class Window:
         return self._energy
 
 
+class WindowContext(contextlib.ContextDecorator):
+    """A window from ``with`` to its end; as a decorator, one for each call of the function."""
+
+    def __init__(self, monitor: EnergyMonitor, name: str) -> None:
+        self._monitor, self._name = monitor, name
+        self._window: Window | None = None
+
+    def _recreate_cm(self) -> WindowContext:
+        return WindowContext(self._monitor, self._name)
+
+    def __enter__(self) -> Window:
+        if self._window is not None:
+            raise InputError(
+                f"window '{self._name}' was entered before: each 'with' takes a window of its own, "
+                f"with monitor.window('{self._name}')"
+            )
+        self._window = self._monitor.begin(self._name)
+        return self._window
+
+    def __exit__(self, *exc: object) -> None:
+        if self._window is None:
+            raise InputError(f"window '{self._name}' was not entered")
+        self._window.end()
+
+
 class EnergyMonitor:
     """Measures the energy of windows with every meter given, or every one this machine has.
 
@@ -103,25 +128,26 @@ class EnergyMonitor:
     """
 
     def __init__(
-        self, meters: Sequence[Meter] | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        meters: Iterable[Meter | str] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the meters; nothing is read before ``start``.
 
         Args:
-            meters: the meters to read; None takes ``meters.available_meters()``. An empty
-                sequence measures time only.
+            meters: the meters to read, each a meter or its name as in a study ("rapl"); None
+                takes ``meters.available_meters()``. An empty sequence measures time only.
             clock: monotonic seconds, the one of the meters' readings.
 
         Raises:
-            InputError: two domains of the same name.
+            InputError: not a sequence of meters and names, an unknown name, or two domains of the
+                same name.
+            SensorError: a meter given by its name cannot be used here.
         """
-        if meters is None:
-            from ttq_energy.meters import available_meters
-
-            meters = available_meters()
-        self.meters: tuple[Meter, ...] = tuple(meters)
+        self.meters: tuple[Meter, ...] = _meters_of(meters)
         self.clock = clock
-        self.messages: list[str] = [] if self.meters else [NO_SENSOR]
+        self.messages = _messages_of(self.meters, chosen=meters is not None)
         self._locks = [threading.Lock() for _ in self.meters]
         self._domains: dict[str, tuple[Domain, Meter]] = {}
         for meter in self.meters:
@@ -144,6 +170,7 @@ class EnergyMonitor:
         self._samplers: list[_Sampler] = []
         self._sensors: dict[str, Sensor] = {}
         self._running = False
+        self._entered = False
         self._last_end_s = 0.0
 
     # -- life ------------------------------------------------------------------------------------
@@ -196,30 +223,38 @@ class EnergyMonitor:
             meter.stop()
 
     def __enter__(self) -> EnergyMonitor:
-        return self.start()
+        if self._entered:
+            raise InputError(
+                "this monitor is in use by a 'with' already: take its windows, or another monitor"
+            )
+        self.start()
+        self._entered = True
+        return self
 
     def __exit__(self, *exc: object) -> None:
+        self._entered = False
         for window in self._all():
             window.end()
         self.stop()
 
     # -- windows ---------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def window(self, name: str) -> Iterator[Window]:
-        """Measure what runs inside. The name may be used again: ``monitor[name]`` is the latest."""
-        window = self.begin(name)
-        try:
-            yield window
-        finally:
-            window.end()
+    def window(self, name: str) -> WindowContext:
+        """Measure what runs inside. The name may be used again: ``monitor[name]`` is the latest.
+
+        Raises:
+            InputError: the name is not text or is empty; at ``with``: the monitor is not running,
+                or this very window was entered before.
+        """
+        return WindowContext(self, _window_name(name))
 
     def begin(self, name: str) -> Window:
         """Begin a window that ``end()`` ends, perhaps in another thread.
 
         Raises:
-            InputError: the monitor is not running.
+            InputError: the monitor is not running, or the name is not text or is empty.
         """
+        _window_name(name)
         if not self._running:
             raise InputError(
                 f"window '{name}': the monitor is not running; use 'with EnergyMonitor() as ...'"
@@ -413,6 +448,44 @@ class EnergyMonitor:
             relative_low_j=energy.relative_low_j,
             relative_high_j=energy.relative_high_j,
         )
+
+
+def _meters_of(meters: Iterable[Meter | str] | None) -> tuple[Meter, ...]:
+    from ttq_energy.meters import available_meters, make_meter
+
+    if meters is None:
+        return tuple(available_meters())
+    expected = "expected a sequence of meters or their names, such as ['rapl']"
+    if isinstance(meters, str) or not isinstance(meters, Iterable):
+        raise InputError(f"meters: {expected}, got {meters!r}")
+    given = list(meters)
+    for place, meter in enumerate(given):
+        if not isinstance(meter, (Meter, str)):
+            raise InputError(f"meters[{place}]: {expected}, got {meter!r}")
+    return tuple(make_meter(meter) if isinstance(meter, str) else meter for meter in given)
+
+
+def _messages_of(meters: Sequence[Meter], *, chosen: bool) -> list[str]:
+    """What the meters leave to be said: that there is none, or that none of them is a sensor."""
+    if not meters:
+        return [NO_SENSOR]
+    provenances = {domain.provenance for meter in meters for domain in meter.domains}
+    if provenances != {Provenance.MODELLED}:
+        return []
+    names = ", ".join(meter.name for meter in meters)
+    modelled = f"every joule is modelled by {names}, not measured"
+    if chosen:
+        return [f"no sensor is read, as chosen: {modelled}"]
+    return [
+        f"no sensor is readable on this machine: {modelled}; "
+        "'ttq-energy sensors' says what was looked for"
+    ]
+
+
+def _window_name(name: str) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"window: expected a name, text that is not empty, got {name!r}")
+    return name
 
 
 def _with_gain_spread(energy: DomainEnergy, domain: Domain, peak_w: float) -> DomainEnergy:
