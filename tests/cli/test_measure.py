@@ -141,6 +141,20 @@ def test_it_is_repeated_until_it_fails(measured, tmp_path):
     assert code == 4
     assert (tmp_path / "runs").read_text() == "xxxx"
     assert "mean of" not in report
+    assert "1 of 3 runs were made: the last one failed with exit code 4" in report
+
+
+@pytest.mark.parametrize(("status", "made"), [(0, 2), (7, 1)])
+def test_how_many_of_the_runs_were_made_is_recorded(measured, tmp_path, status, made):
+    file = tmp_path / "figures.json"
+    _, _, report = measured(
+        "--repeat", "2", "--json", str(file), *python(f"raise SystemExit({status})")
+    )
+    found = json.loads(file.read_text())
+    assert (found["runs_asked"], found["runs_made"]) == (2, made)
+    assert found["exit_code"] == status
+    assert len(found["duration_s"]) == made
+    assert ("runs were made" in report) == (made < 2)
 
 
 def test_its_own_options_end_at_the_dashes(measured):

@@ -59,7 +59,11 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         help="idle time measured before and after, 0 for none [3]",
     )
     parser.add_argument(
-        "--repeat", metavar="N", type=int, default=1, help="runs of the command [1]"
+        "--repeat",
+        metavar="N",
+        type=int,
+        default=1,
+        help="runs of the command, until one fails [1]",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
     parser.add_argument("program", metavar="COMMAND ...", nargs=argparse.REMAINDER)
@@ -88,9 +92,9 @@ def run(options: argparse.Namespace) -> int:
         from ttq_energy.cli._command_energy import command_energies
 
         rows = command_energies(runs, idle)
-        _report(program, runs, rows, monitor, code)
+        _report(program, runs, rows, monitor, code, options.repeat)
         if output is not None:
-            json.dump(_record(program, runs, rows, code), output, indent=2)
+            json.dump(_record(program, runs, rows, code, options.repeat), output, indent=2)
             output.write("\n")
     return code
 
@@ -109,9 +113,8 @@ def _program(words: Sequence[str]) -> list[str]:
 
 def _monitor(names: Sequence[str]) -> EnergyMonitor:
     from ttq_energy.measurement import EnergyMonitor
-    from ttq_energy.meters import make_meter
 
-    return EnergyMonitor([make_meter(name) for name in dict.fromkeys(names)] if names else None)
+    return EnergyMonitor(list(dict.fromkeys(names)) or None)
 
 
 def _idle(monitor: EnergyMonitor, seconds: float) -> list[IdleWindow]:
@@ -187,12 +190,16 @@ def _report(
     rows: Sequence[CommandEnergy],
     monitor: EnergyMonitor,
     code: int,
+    asked: int,
 ) -> None:
     def tell(text: str = "") -> None:
         print(text, file=sys.stderr)
 
     tell(f"\n Energy of '{' '.join(program)}'" + (f", exit code {code}" if code else ""))
     tell()
+    if len(runs) < asked:
+        tell(f" {len(runs)} of {asked} runs were made: the last one failed with exit code {code}")
+        tell()
     tell(f" {'duration':<24} {_duration(runs)}")
     for row in rows:
         note = "" if row.additive else "  (a part, or a whole of others: not added)"
@@ -241,11 +248,17 @@ def _interval(quantity: Quantity, unit: str) -> str:
 
 
 def _record(
-    program: Sequence[str], runs: Sequence[Window], rows: Sequence[CommandEnergy], code: int
+    program: Sequence[str],
+    runs: Sequence[Window],
+    rows: Sequence[CommandEnergy],
+    code: int,
+    asked: int,
 ) -> dict[str, object]:
     return {
         "command": list(program),
         "exit_code": code,
+        "runs_asked": asked,
+        "runs_made": len(runs),
         "duration_s": [run.duration_s for run in runs],
         "domains": [asdict(row) for row in rows],
     }
