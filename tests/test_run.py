@@ -125,6 +125,63 @@ def test_damaged_tables_are_told(run):
         run.traces  # noqa: B018
 
 
+@pytest.mark.parametrize("kept", [-1, -2, -12, -20])
+def test_a_table_cut_in_its_last_row_is_told_by_line(run, kept):
+    rows = [
+        {"model": "m", "batch_size": 4, "round": r, "energy_j": 0.25, "temperature_c": 41.25}
+        for r in range(3)
+    ]
+    run.append("measurements", rows)
+    path = run.folder / "measurements.csv"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"measurements.csv: damaged table: line 4: .*cut off"):
+        run.measurements  # noqa: B018
+
+
+def test_a_short_row_amid_a_table_is_told_by_line(run):
+    run.append("layers", [{"model": "m", "layer": name} for name in "abc"])
+    path = run.folder / "layers.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], "m,fp32\n", *lines[3:]]))
+    with pytest.raises(InputError, match=r"line 3: expected 15 cells, got 2$"):
+        run.layers  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x80\x81\xff", "holds bytes that are no text; expected CSV text in UTF-8"),
+        (b"", "expected CSV text that begins with its column names"),
+        (None, "is a folder; expected CSV text in UTF-8"),
+    ],
+)
+def test_what_is_no_table_is_told_with_what_was_expected(run, data, said):
+    path = run.folder / "layers.csv"
+    if data is None:
+        path.mkdir()
+    else:
+        path.write_bytes(data)
+    with pytest.raises(InputError, match=f"layers.csv: damaged table: {said}"):
+        run.layers  # noqa: B018
+
+
+def test_traces_cut_off_or_not_compressed_are_told(run):
+    run.append("traces", [{"model": "m", "t_s": t} for t in range(50)])
+    path = run.folder / "traces.csv.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="cut off or corrupt; expected gzip-compressed CSV"):
+        run.traces  # noqa: B018
+    path.write_bytes(b"not gzip")
+    with pytest.raises(InputError, match="is not gzip; expected gzip-compressed CSV"):
+        run.traces  # noqa: B018
+
+
+def test_a_folder_in_place_of_the_record_is_told(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(InputError, match=r"run.json: is a folder; expected the record of a run"):
+        load_run(tmp_path)
+
+
 def test_every_unit_stands_in_its_column_name():
     units = {"energy", "power", "duration", "latency", "wall"}
     for table in TABLES.values():

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST = "run.json"
+_ENDS = ("\n", "\r")
 
 
 @dataclass(frozen=True)
@@ -373,8 +375,14 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         version = int(manifest["schema_version"])
     except FileNotFoundError:
         raise InputError(f"{path}: holds no {MANIFEST}; expected a run folder") from None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise InputError(f"{file}: not the record of a run") from None
+    except IsADirectoryError:
+        raise InputError(f"{file}: is a folder; expected the record of a run, a file") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{file}: not the record of a run; expected JSON with the key 'schema_version'"
+        ) from None
     if version > SCHEMA_VERSION:
         raise InputError(
             f"{file}: written by a newer ttq-energy (schema {version}; this one reads up to "
@@ -398,15 +406,19 @@ def _read_table(path: Path, schema: Table) -> pd.DataFrame:
     types = {column.name: kinds[column.kind] for column in schema.columns}
     if not path.exists():
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
+    text = _checked_text(path)
     try:
         frame = pd.read_csv(
-            path,
+            io.StringIO(text, newline=""),
             dtype=types,
             keep_default_na=False,
             na_values={name: [""] for name, kind in types.items() if kind != "str"},
         )
-    except (ValueError, OSError, EOFError) as error:
-        what = _first_wrong_cell(path, schema) or str(error).splitlines()[0]
+    except ValueError as error:
+        what = (
+            _first_wrong_cell(text, schema)
+            or (f"expected CSV text that begins with its column names ({error})".splitlines()[0])
+        )
         raise InputError(f"{path}: damaged table: {what}") from None
     absent = [name for name in schema.names if name not in frame.columns]
     if absent:
@@ -419,26 +431,74 @@ def _read_table(path: Path, schema: Table) -> pd.DataFrame:
     return frame
 
 
-def _first_wrong_cell(path: Path, schema: Table) -> str:
+def _checked_text(path: Path) -> str:
+    """A table's text, whole.
+
+    Raises:
+        InputError: it is no file, no text, or its last row was cut off, as by a full disk.
+    """
+    kind = "gzip-compressed CSV text" if path.suffix == ".gz" else "CSV text"
+    expected = f"expected {kind} in UTF-8, as a run writes it"
+    try:
+        text = _read_text(path)
+    except IsADirectoryError:
+        raise InputError(f"{path}: damaged table: is a folder; {expected}") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: damaged table: holds bytes that are no text; {expected}"
+        ) from None
+    except (EOFError, zlib.error):
+        raise InputError(f"{path}: damaged table: cut off or corrupt; {expected}") from None
+    except gzip.BadGzipFile:
+        raise InputError(f"{path}: damaged table: is not gzip; {expected}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; {expected}") from None
+    _refuse_cut_rows(path, text)
+    return text
+
+
+def _refuse_cut_rows(path: Path, text: str) -> None:
+    """Refuse a row of fewer or more cells than the head, and a last line that does not end."""
+    wanted, last = 0, 1
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        for row in rows:
+            wanted = wanted or len(row)
+            if row and len(row) != wanted:
+                raise InputError(
+                    f"{path}: damaged table: line {rows.line_num}: expected {wanted} cells, got "
+                    f"{len(row)}{' (the file was cut off)' if not text.endswith(_ENDS) else ''}"
+                )
+            last = rows.line_num
+    except csv.Error as error:
+        raise InputError(f"{path}: damaged table: line {last + 1}: {error}") from None
+    if text and not text.endswith(_ENDS):
+        raise InputError(
+            f"{path}: damaged table: line {last}: expected a line end after the last row, got "
+            "none (the file was cut off)"
+        )
+
+
+def _first_wrong_cell(text: str, schema: Table) -> str:
     """Line and column of the first cell that is not what its column holds; empty if unknown."""
     convert = {"int": int, "float": float}
     try:
-        lines = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+        lines = csv.DictReader(io.StringIO(text, newline=""))
         for row in lines:
             for column in schema.columns:
-                text = row.get(column.name) or ""
+                cell = row.get(column.name) or ""
                 try:
-                    convert.get(column.kind, str)(text or "0")
-                    wrong = column.kind == "float" and text.strip().lower() == "nan"
+                    convert.get(column.kind, str)(cell or "0")
+                    wrong = column.kind == "float" and cell.strip().lower() == "nan"
                 except ValueError:
                     wrong = True
                 if wrong:
                     wanted = "a whole number" if column.kind == "int" else "a number or nothing"
                     return (
                         f"line {lines.line_num}, column '{column.name}': expected {wanted}, "
-                        f"got '{text[:40]}'"
+                        f"got '{cell[:40]}'"
                     )
-    except (ValueError, OSError, EOFError, csv.Error):
+    except (ValueError, csv.Error):
         pass
     return ""
 

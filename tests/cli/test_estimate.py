@@ -45,11 +45,16 @@ def test_a_sweep_gives_a_table_and_a_plot(tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "s.csv")]) == 0
     rows = list(csv.DictReader((tmp_path / "s.csv").open()))
     assert len(rows) == 8
+    assert {r["provenance"] for r in rows} == {"modelled"}
     ratios = [float(r["ratio"]) for r in rows if r["activation_bits"] == "32"]
     assert ratios == sorted(ratios, reverse=True)
     assert main([*arguments, "--out", str(tmp_path / "s.svg")]) == 0
     assert "<svg" in (tmp_path / "s.svg").read_text()
     capsys.readouterr()
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "all figures are modelled" in shown
+    assert "ratio_low  ratio_high" in shown
 
 
 def test_a_checkpoint_of_the_variant_brings_its_own_zeros(tmp_path, capsys):

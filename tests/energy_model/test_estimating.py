@@ -344,6 +344,19 @@ def test_sweeps_agree_with_single_estimates(resnet):
     assert point["ratio"] == pytest.approx(point["variant_j"] / point["baseline_j"])
 
 
+def test_a_sweeps_ranges_are_those_of_paired_draws(resnet):
+    keys = {"batch_size": [1, 4], "modes.fp32.multiply_pj": [3.7]}
+    table = sweep(resnet["fp32"], resnet["ttq"], "generic-45nm", keys)
+    target = targets.load("generic-45nm", {"modes.fp32.multiply_pj": 3.7})
+    for _, point in table.iterrows():
+        size = int(point["batch_size"])
+        done = [estimate(resnet[k], target, batch_size=size) for k in ("fp32", "ttq")]
+        expected = compare_estimates(*done)
+        found = (point["ratio"], point["ratio_low"], point["ratio_high"])
+        assert found == pytest.approx((expected.ratio, expected.low, expected.high), rel=1e-9)
+        assert point["ratio_low"] < point["ratio"] < point["ratio_high"]
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [

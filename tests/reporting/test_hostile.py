@@ -47,6 +47,20 @@ def test_a_truncated_trace_is_refused_and_leaves_nothing(small, tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_deleted_table_is_told_and_said_to_be_missing(small):
+    assert not [s for s in build_report(small).sections if s.key == "left-out" and _items(s)]
+    (small.folder / "measurements.csv").unlink()
+    (said,) = [section for section in build_report(small).sections if section.key == "left-out"]
+    assert _items(said) == [
+        "`measurements.csv` is not in the run's folder, although run.json records 1 finished "
+        "`measure` stage: what stood there is not in this report."
+    ]
+
+
+def _items(section):
+    return [item for block in section.blocks for item in getattr(block, "items", ())]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "wanted"),
     [("models", [1], "a mapping"), ("messages", "hello", "a list"), ("created", 3, "text")],

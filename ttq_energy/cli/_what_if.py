@@ -68,7 +68,7 @@ def write_table_or_plot(table: pd.DataFrame, keys: list[str], path: Path) -> Non
 
     if path.suffix == ".csv":
         with atomic_writer(path) as stream:
-            table.to_csv(stream, index=False)
+            table.assign(provenance="modelled").to_csv(stream, index=False)
         return
     if path.suffix not in (".svg", ".pdf"):
         raise InputError(f"--out {path}: expected a name that ends in .csv, .svg or .pdf")
@@ -84,9 +84,12 @@ def write_table_or_plot(table: pd.DataFrame, keys: list[str], path: Path) -> Non
         shown = values if isinstance(values, tuple) else (values,)
         label = ", ".join(f"{k} {_plain(v)}" for k, v in zip(others, shown, strict=True))
         axes.plot(rows[keys[0]], rows["ratio"], marker=".", label=label or None)
+        axes.fill_between(
+            rows[keys[0]], rows["ratio_low"], rows["ratio_high"], alpha=0.15, linewidth=0
+        )
     axes.axhline(1.0, color="0.6", linewidth=0.8)
     axes.set_xlabel(keys[0])
-    axes.set_ylabel("modelled energy, variant / baseline")
+    axes.set_ylabel("modelled energy, variant / baseline; band: 95 %")
     if others:
         axes.legend(fontsize="small")
     with atomic_writer(path, "wb") as stream:

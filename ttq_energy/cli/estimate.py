@@ -357,8 +357,12 @@ def _sweep(
     whole = pd.concat(tables, ignore_index=True)
     if options.out:
         write_table_or_plot(whole, list(sweeps), Path(options.out))
-        print(f"Wrote {options.out} ({len(whole)} points)", file=sys.stderr)
+        print(f"Wrote {options.out} ({len(whole)} points, all modelled)", file=sys.stderr)
     else:
+        print(
+            f"{options.model}, {options.variant} / fp32: all figures are modelled; "
+            "[ratio_low, ratio_high] is 95 % over the target's figures."
+        )
         print(whole.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     return 0
 

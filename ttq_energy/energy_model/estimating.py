@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -217,6 +218,15 @@ def _zeros_of_outputs(layers: tuple[Layer, ...], zeros: Mapping[str, float]) -> 
     return result
 
 
+@functools.lru_cache(maxsize=256)
+def _normal_draws(family: str, samples: int, seed: int) -> NDArray[np.float64]:
+    """Standard normal draws with 95 % between -1 and 1; the same for every target."""
+    rng = np.random.default_rng([seed, zlib.crc32(family.encode())])
+    drawn = rng.standard_normal(samples) / NORMAL_95
+    drawn.setflags(write=False)
+    return drawn
+
+
 def draws(target: Target, samples: int, seed: int) -> dict[str, NDArray[np.float64]]:
     """Each coefficient under each draw, pJ (samples,); keyed by name, so stable between layers.
 
@@ -225,8 +235,7 @@ def draws(target: Target, samples: int, seed: int) -> dict[str, NDArray[np.float
     """
     drawn = {}
     for name, (_, figure) in coefficients(target).items():
-        rng = np.random.default_rng([seed, zlib.crc32(_family(name).encode())])
-        z = rng.standard_normal(samples) / NORMAL_95
+        z = _normal_draws(_family(name), samples, seed)
         if figure.value <= 0:
             drawn[name] = np.zeros(samples)
             continue
@@ -260,13 +269,13 @@ def _assemble(
         counted = np.stack([np.broadcast_to(events.counts[m], size) for m in members], axis=1)
         value = counted @ np.array([prices[m][1].value for m in members]) * 1e-12
         drawn_here = counted @ np.stack([drawn[m] for m in members]) * 1e-12
-        low, high = _percentiles(drawn_here)
+        low, high = percentiles(drawn_here)
         all_draws += drawn_here
         by_component[component] = (value, low, high)
     energy = sum((v for v, _, _ in by_component.values()), np.zeros(size))
-    low, high = _percentiles(all_draws)
+    low, high = percentiles(all_draws)
     total_draws = all_draws.sum(axis=0)
-    total_low, total_high = _percentiles(total_draws[None, :])
+    total_low, total_high = percentiles(total_draws[None, :])
     layers = pd.DataFrame(
         {
             "layer": names,
@@ -343,7 +352,7 @@ def _interleaved(columns: list[Any]) -> Any:
     return np.stack(columns, axis=1).ravel()
 
 
-def _percentiles(values: Any) -> tuple[Any, Any]:
+def percentiles(values: Any) -> tuple[Any, Any]:
     """2.5 and 97.5 % along the last axis; nearest rank, which needs no full sort."""
     samples = values.shape[-1]
     ranks = [round(p / 100 * (samples - 1)) for p in PERCENTILES]
@@ -390,7 +399,7 @@ def compare_estimates(baseline: Estimate, variant: Estimate) -> EnergyRatio:
         raise InputError("estimates: expected two of the same target and batch size")
     if baseline.draws_j.shape != variant.draws_j.shape:
         raise InputError("estimates: expected two with the same number of samples")
-    low, high = _percentiles((variant.draws_j / baseline.draws_j)[None, :])
+    low, high = percentiles((variant.draws_j / baseline.draws_j)[None, :])
     ratio = variant.total.energy_j / baseline.total.energy_j
     low_ratio, high_ratio = min(float(low[0]), ratio), max(float(high[0]), ratio)
     verdict = "saves" if high_ratio < 1 else ("costs" if low_ratio > 1 else "undecided")

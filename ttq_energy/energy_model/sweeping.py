@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttq_energy.energy_model import targets as target_files
-from ttq_energy.energy_model.estimating import Prepared, prepare, rebuilt
+from ttq_energy.energy_model.estimating import (
+    SAMPLES,
+    Prepared,
+    draws,
+    percentiles,
+    prepare,
+    rebuilt,
+)
 from ttq_energy.energy_model.explaining import ternary_layers
 from ttq_energy.energy_model.pricing import Events, Pricer, coefficients
 from ttq_energy.errors import InputError, unknown_name
@@ -17,11 +24,14 @@ from ttq_energy.study import MOST_EXAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from ttq_energy.energy_model.targets import Target
 
 OWN_KEYS = ("sparsity", "activation_bits", "activation_zeros", "batch_size")
 """Swept properties of the network; any other key is one of the target."""
+POINTS_AT_ONCE = 1000
+"""Points whose draws are held at once: 1000 draws each in float64 are 8 MB a side."""
 
 
 def sweep(
@@ -46,8 +56,10 @@ def sweep(
         baseline_zeros, variant_zeros: as ``activation_zeros`` of ``estimate``.
 
     Returns:
-        One row a point: the axes, baseline_j, variant_j, ratio, baseline_s, variant_s and
-        latency_ratio; energies and times of one call.
+        One row a point, all modelled: the axes, baseline_j, variant_j, ratio, ratio_low,
+        ratio_high (95 % over the target's figures, each draw used for both sides, as
+        ``compare_estimates`` has it), baseline_s, variant_s and latency_ratio; energies and times
+        of one call.
 
     Raises:
         InputError: an unknown key or a value out of range.
@@ -64,7 +76,8 @@ def sweep(
     loaded = _targets(target, axes, target_keys, dict(overrides or {}))
     columns: dict[str, list[Any]] = {k: [] for k in axes}
     results: dict[str, list[Any]] = {
-        k: [] for k in ("baseline_j", "variant_j", "baseline_s", "variant_s")
+        k: []
+        for k in ("baseline_j", "variant_j", "ratio_low", "ratio_high", "baseline_s", "variant_s")
     }
     for outer in itertools.product(*(axes[k] for k in outer_keys)):
         fixed = dict(zip(outer_keys, outer, strict=True))
@@ -83,16 +96,23 @@ def sweep(
                 if chosen is not first:
                     prepared = {k: rebuilt(p, target=chosen) for k, p in prepared.items()}
                 events = {k: _events(p, inner_keys, inner, k) for k, p in prepared.items()}
+            totals = {k: _totals(e, chosen, len(inner)) for k, e in events.items()}
+            figures = np.array([figure.value for _, figure in coefficients(chosen).values()])
             for is_base, label in ((True, "baseline"), (False, "variant")):
-                joules, seconds = _priced(events[is_base], chosen, len(inner))
-                results[f"{label}_j"].append(joules)
-                results[f"{label}_s"].append(seconds)
+                results[f"{label}_j"].append(totals[is_base] @ figures * 1e-12)
+                results[f"{label}_s"].append(_seconds(events[is_base], len(inner)))
+            low, high = _ratio_ranges(totals[True], totals[False], chosen)
+            results["ratio_low"].append(low)
+            results["ratio_high"].append(high)
             for key in axes:
                 columns[key].extend(_column(key, inner_keys, inner, fixed, target_keys, values))
     table = pd.DataFrame(columns)
     for key, parts in results.items():
         table[key] = np.concatenate(parts)
     table.insert(len(axes) + 2, "ratio", table["variant_j"] / table["baseline_j"])
+    # The middle of the figures need not lie between the percentiles of a skewed draw.
+    table["ratio_low"] = table[["ratio_low", "ratio"]].min(axis=1)
+    table["ratio_high"] = table[["ratio_high", "ratio"]].max(axis=1)
     table["latency_ratio"] = table["variant_s"] / table["baseline_s"]
     keys = [str(key) for key in reversed(list(axes))]
     return table.sort_values(by=keys, kind="stable", ignore_index=True)
@@ -165,14 +185,34 @@ def _events(prepared: Prepared, keys: list[str], inner: list[Any], is_base: bool
     return pricer.events(weights, inputs, outputs, prepared.scale_multiplies)
 
 
-def _priced(events: Events, target: Target, points: int) -> tuple[Any, Any]:
-    joules = np.zeros(points)
-    for name, (_, figure) in coefficients(target).items():
+def _totals(events: Events, target: Target, points: int) -> NDArray[np.float64]:
+    """How often each coefficient of the target is paid, (points, coefficients)."""
+    names = coefficients(target)
+    found = np.zeros((points, len(names)))
+    for place, name in enumerate(names):
         if name in events.counts:
             counted = np.broadcast_to(events.counts[name], (points, np.shape(events.latency_s)[-1]))
-            joules = joules + counted.sum(axis=-1) * figure.value * 1e-12
-    seconds = np.broadcast_to(events.latency_s, (points, np.shape(events.latency_s)[-1]))
-    return joules, seconds.sum(axis=-1)
+            found[:, place] = counted.sum(axis=-1)
+    return found
+
+
+def _seconds(events: Events, points: int) -> NDArray[np.float64]:
+    times_s = np.broadcast_to(events.latency_s, (points, np.shape(events.latency_s)[-1]))
+    total: NDArray[np.float64] = times_s.sum(axis=-1)
+    return total
+
+
+def _ratio_ranges(
+    baseline: NDArray[np.float64], variant: NDArray[np.float64], target: Target
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Low and high of variant / baseline at each point, under the same draws for both."""
+    drawn = draws(target, SAMPLES, seed=0)
+    prices = np.stack([drawn[name] for name in coefficients(target)])
+    low, high = np.empty(len(baseline)), np.empty(len(baseline))
+    for start in range(0, len(baseline), POINTS_AT_ONCE):
+        here = slice(start, start + POINTS_AT_ONCE)
+        low[here], high[here] = percentiles((variant[here] @ prices) / (baseline[here] @ prices))
+    return low, high
 
 
 def _column(

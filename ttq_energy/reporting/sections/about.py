@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,14 @@ from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.answer import PROVENANCE
 from ttq_energy.reporting.document import Block, Code, Listing, Section
 from ttq_energy.reporting.formatting import fixed, listed, quantity
-from ttq_energy.run import Run
+from ttq_energy.run import TABLES, Run
+
+_WRITTEN_BY = {
+    "train": ("training",),
+    "measure": ("measurements", "comparisons"),
+    "estimate": ("estimates",),
+}
+"""What each kind of stage leaves behind."""
 
 _SOURCES = (
     (
@@ -140,7 +148,7 @@ def left_out(run: Run, missing: Sequence[str] = ()) -> Section | None:
     ``missing`` are sentences on parts of the report that were asked for and cannot be made.
     """
     messages = said_once(map(str, run.manifest.get("messages") or []))
-    said = [*missing, *messages, *_absent_variants(run)]
+    said = [*missing, *_lost_tables(run), *messages, *_absent_variants(run)]
     blocks: list[Block] = [Listing(tuple(said))] if said else []
     refused = tables.blocks_left_out(run)
     if len(refused):
@@ -188,6 +196,23 @@ def said_once(messages: Iterable[str]) -> list[str]:
         subjects.setdefault(what if colon else "", []).append(who)
     plain = subjects.pop("", [])
     return plain + [f"{'; '.join(dict.fromkeys(who))}: {what}" for what, who in subjects.items()]
+
+
+def _lost_tables(run: Run) -> list[str]:
+    """Tables that a finished stage writes and that are no longer in the folder."""
+    done = Counter(str(stage).partition("|")[0] for stage in run.manifest.get("stages") or {})
+    told = []
+    for stage, names in _WRITTEN_BY.items():
+        files = [TABLES[name].file for name in names]
+        lost = [f"`{file}`" for file in files if not (run.folder / file).exists()]
+        if done[stage] and lost:
+            stages = "stage" if done[stage] == 1 else "stages"
+            verb = "is" if len(lost) == 1 else "are"
+            told.append(
+                f"{listed(lost)} {verb} not in the run's folder, although run.json records "
+                f"{done[stage]} finished `{stage}` {stages}: what stood there is not in this report."
+            )
+    return told
 
 
 def _absent_variants(run: Run) -> list[str]:
