@@ -53,7 +53,7 @@ def test_a_deleted_table_is_told_and_said_to_be_missing(small):
     (said,) = [section for section in build_report(small).sections if section.key == "left-out"]
     assert _items(said) == [
         "`measurements.csv` is not in the run's folder, although run.json records 1 finished "
-        "`measure` stage: what stood there is not in this report."
+        "`measure` stage: what stood there, if anything, is not in this report."
     ]
 
 

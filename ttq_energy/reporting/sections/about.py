@@ -210,7 +210,8 @@ def _lost_tables(run: Run) -> list[str]:
             verb = "is" if len(lost) == 1 else "are"
             told.append(
                 f"{listed(lost)} {verb} not in the run's folder, although run.json records "
-                f"{done[stage]} finished `{stage}` {stages}: what stood there is not in this report."
+                f"{done[stage]} finished `{stage}` {stages}: what stood there, if "
+                "anything, is not in this report."
             )
     return told
 
