@@ -370,3 +370,25 @@ def test_a_sweeps_ranges_are_those_of_paired_draws(resnet):
 def test_wrong_sweeps_are_told(resnet, axes, message):
     with pytest.raises(InputError, match=message):
         sweep(resnet["fp32"], resnet["ttq"], "generic-45nm", axes)
+
+
+@pytest.mark.parametrize(
+    ("misuse", "message"),
+    [
+        (lambda counts: estimate(counts[:0]), "counts: expected at least one layer"),
+        (lambda counts: estimate(3), r"counts: expected count\(\)'s table, got int"),
+        (lambda counts: estimate(counts, target=None), "target: expected a name"),
+        (lambda counts: estimate(counts, batch_size=10**14), "whole number from 1 to 1048576"),
+        (lambda counts: estimate(counts, batch_size=1.5), "whole number from 1 to 1048576"),
+        (lambda counts: models.build(3), "model: expected a name such as 'resnet20', got 3"),
+        (lambda counts: models.example_input(3), "model: expected a name"),
+        (lambda counts: count(nn.Linear(2, 2), torch.ones(0, 2)), "got an empty batch"),
+        (lambda counts: count(nn.Linear(2, 2), torch.ones(1, 2), sparsity="a"), "sparsity: exp"),
+        (lambda counts: count(nn.LazyLinear(2), torch.ones(1, 2)), "not initialized yet"),
+        (lambda counts: count(nn.Linear(2, 2), 3), "the model does not take it"),
+    ],
+)
+def test_misuse_is_told_in_one_line(resnet, misuse, message):
+    with pytest.raises(InputError, match=message) as raised:
+        misuse(resnet["fp32"])
+    assert "\n" not in str(raised.value)

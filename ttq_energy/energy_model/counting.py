@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numbers
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ttq_energy.energy_model.geometry import GEOMETRY_COLUMNS
 from ttq_energy.energy_model.recorder import Entry, Recorder
 from ttq_energy.errors import InputError, unknown_name
-from ttq_energy.quantization.layers import unwrapped
+from ttq_energy.quantization.layers import refuse_uninitialized, unwrapped
 from ttq_energy.run import TABLES
 from ttq_energy.variants import BUILT_IN
 
@@ -80,6 +81,9 @@ def count(
             sparsity that does not fit the model.
     """
     model = unwrapped(model)
+    _check_number("sparsity", sparsity)
+    _check_number("activation_bits", activation_bits)
+    _check_number("weight_bits", weight_bits)
     if sparsity is not None and not 0.0 <= sparsity < 1.0:
         raise InputError(f"sparsity: must be at least 0 and below 1, got {sparsity}")
     taken_as: dict[tuple[int, str], WeightInfo] = {}
@@ -88,6 +92,8 @@ def count(
         activation_bits = activation_bits or VARIANT_BITS.get(variant)
     elif sparsity is not None:
         raise InputError("sparsity: needs a ternary variant, such as variant='ttq'")
+    if isinstance(model, nn.Module):
+        refuse_uninitialized(model, "model")
     recorder = _record(model, example_input, sample_zeros=False, taken_as=taken_as)
     entries = _named_apart(recorder)
     entries += _unsupported(model, recorder)
@@ -121,6 +127,11 @@ def activation_zeros(model: nn.Module, example_input: Any) -> dict[str, float]:
     }
 
 
+def _check_number(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise InputError(f"{name}: expected a number, got {value!r}")
+
+
 def _record(
     model: nn.Module,
     example_input: Any,
@@ -129,6 +140,8 @@ def _record(
 ) -> Recorder:
     if not isinstance(model, nn.Module):
         raise InputError(f"model: expected a torch module, got {type(model).__name__}")
+    if _batch_of(example_input) == 0:
+        raise InputError("example_input: expected at least one example, got an empty batch")
     recorder = Recorder(model, sample_zeros, taken_as)
     modes = {module: module.training for module in model.modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -164,6 +177,8 @@ def _batch_of(example_input: Any) -> int:
     values = example_input.values() if isinstance(example_input, Mapping) else example_input
     if isinstance(example_input, Tensor):
         values = (example_input,)
+    if not isinstance(values, Iterable):
+        return 1
     first = next((v for v in values if isinstance(v, Tensor)), None)
     return int(first.shape[0]) if first is not None and first.dim() > 0 else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -94,6 +95,8 @@ def prepare(
     mapping: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Prepared:
     """Settings and mappings of every layer; see :func:`estimate` for the arguments."""
+    if not isinstance(target, (str, os.PathLike, Target)):
+        raise InputError(f"target: expected a name, a file or a Target, got {target!r}")
     chosen = target if isinstance(target, Target) else target_files.load(target)
     layers = tuple(layers_of(counts, batch_size))
     names = [layer.name for layer in layers]

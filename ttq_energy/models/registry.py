@@ -200,6 +200,7 @@ def build(name: str, **options: Any) -> nn.Module:
         InputError: an unknown name or option, a value out of range, or a package that is not
             installed.
     """
+    _check_name(name)
     if ":" in name:
         own: nn.Module = _outside().build(name, options)
         return own
@@ -220,8 +221,9 @@ def example_input(name: str, batch_size: int = 1, **options: Any) -> torch.Tenso
     Raises:
         InputError: as :func:`build`, or what a network of the user's takes is not known.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size: must be at least 1, got {batch_size}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size: must be a whole number of at least 1, got {batch_size!r}")
+    _check_name(name)
     if ":" in name:
         own: torch.Tensor = _outside().example_input(name, batch_size, options)
         return own
@@ -231,6 +233,7 @@ def example_input(name: str, batch_size: int = 1, **options: Any) -> torch.Tenso
 
 def options_of(name: str) -> list[OptionInfo]:
     """The options of a registered network; InputError where there is no network of that name."""
+    _check_name(name)
     kind = _entry(name).options
     meanings: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
@@ -254,6 +257,11 @@ def _attributes(docstring: str) -> dict[str, str]:
 
 def _outside() -> Any:
     return importlib.import_module("ttq_energy.models.outside")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise InputError(f"model: expected a name such as 'resnet20', got {name!r}")
 
 
 def _entry(name: str) -> Entry:

@@ -94,7 +94,9 @@ class TernaryMultiheadAttention(nn.Module):
 
     def _heads(self, t: Tensor) -> Tensor:
         """(N, length, heads x head_dim) to (N, heads, length, head_dim)."""
-        return t.reshape(*t.shape[:2], self.num_heads, -1).transpose(1, 2)
+        # The width is given: torch cannot infer it for an empty batch.
+        width = t.shape[-1] // self.num_heads
+        return t.reshape(*t.shape[:2], self.num_heads, width).transpose(1, 2)
 
     def _lengthen(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
         """Append the learned and the zero key and value, where there are any."""
@@ -122,7 +124,9 @@ class TernaryMultiheadAttention(nn.Module):
             if is_padding:
                 mask = mask[:, None, None, :]
             elif mask.dim() == 3:
-                mask = mask.reshape(-1, self.num_heads, *mask.shape[1:])
+                mask = mask.reshape(
+                    -(-len(mask) // self.num_heads), self.num_heads, *mask.shape[1:]
+                )
             total = mask if total is None else total + mask
         return total
 

@@ -36,7 +36,7 @@ class TTQ(Config):
     weights (eq. 7, whose sign for Wn follows from w = -Wn).
 
     Attributes:
-        threshold: D / max|w|. Ignored where ``sparsity`` is given.
+        threshold: D / max|w|; with ``sparsity`` it must keep its default, for only one can set D.
         sparsity: fraction of zeros; D is then that quantile of |w| (the released code's variant).
         learn_scales: False holds Wp and Wn at their initial values.
         symmetric: one scale for both signs, Wn = Wp.
@@ -55,6 +55,11 @@ class TTQ(Config):
     def _check(self) -> None:
         if self.sparsity is None and self.threshold >= 1.0:
             raise InputError("TTQ: threshold: must be below 1, or no weight is left, got 1.0")
+        if self.sparsity is not None and self.threshold != type(self).threshold:
+            raise InputError(
+                f"TTQ: threshold {self.threshold:g} and sparsity {self.sparsity:g}: both set which "
+                "weights become zero; expected one of them"
+            )
         if self.sparsity == 1.0:
             raise InputError("TTQ: sparsity: must be below 1, or no weight is left, got 1.0")
 

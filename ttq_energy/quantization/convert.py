@@ -18,6 +18,7 @@ from ttq_energy.quantization.layers import (
     QuantizedWeight,
     can_pack,
     quantized_layers,
+    refuse_unfit,
     unwrapped,
 )
 
@@ -44,6 +45,7 @@ def convert(model: nn.Module, activations: str = "fp32", example_input: Any = No
     """
     if activations not in ACTIVATIONS:
         raise unknown_name("activations", activations, ACTIVATIONS)
+    refuse_unfit(model, "convert")
     model = unwrapped(model)
     quantized = quantized_layers(model)
     if not quantized:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from ttq_energy.errors import InputError
@@ -116,6 +117,36 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model._orig_mod  # type: ignore[assignment]
         else:
             return model
+
+
+def refuse_unfit(model: Any, where: str) -> None:
+    """Refuse what is no module of initialized, unpacked weights; one line that begins ``where``.
+
+    Raises:
+        InputError: not a module, one with lazy parameters, or one that ``convert`` made.
+    """
+    from ttq_energy.kernels.modules import TernaryModule
+    from ttq_energy.kernels.recurrent import TernaryGRU, TernaryLSTM
+
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{where}: expected a torch module, got {type(model).__name__}")
+    for path, module in model.named_modules():
+        if isinstance(module, TernaryModule | TernaryLSTM | TernaryGRU):
+            raise InputError(
+                f"{where}: this model is already converted (layer '{path or ROOT}' is packed); "
+                "expected one before convert"
+            )
+    refuse_uninitialized(model, where)
+
+
+def refuse_uninitialized(model: nn.Module, where: str) -> None:
+    """Refuse a model with lazy parameters, whose shapes are not known yet."""
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(value):
+            raise InputError(
+                f"{where}: the parameter '{name}' is not initialized yet; run the model once on an "
+                "input first"
+            )
 
 
 def quantizable_weights(model: nn.Module) -> list[Weight]:

@@ -16,6 +16,7 @@ from ttq_energy.quantization.layers import (
     call_order,
     quantizable_weights,
     quantized_layers,
+    refuse_unfit,
 )
 from ttq_energy.quantization.quantizer import Quantizer
 
@@ -72,6 +73,7 @@ def chosen_weights(
 ) -> list[tuple[Weight, Config]]:
     """The weights that :func:`prepare_` quantizes and how; arguments and errors are its own."""
     check_config(config)
+    refuse_unfit(model, "prepare_")
     weights = quantizable_weights(model)
     if quantized_layers(model):
         raise InputError("prepare_: this model is already prepared; expected full precision")
