@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ttq_energy.reporting.answer import answer, headline, notices, sensor_notice
+from ttq_energy.reporting.answer import FROM_LOAD, answer, headline, notices, sensor_notice
 from ttq_energy.reporting.build import build_report
 from ttq_energy.reporting.document import Code, FigureView, TableView
 from ttq_energy.reporting.front import front
@@ -199,3 +199,14 @@ def test_messages_that_say_the_same_are_said_once():
         "a; b: short blocks",
         "a: not steady",
     ]
+
+
+def test_energies_from_codecarbons_load_are_said_to_follow_the_latency(modelled, counters):
+    report = build_report(modelled)
+    (summary,) = [view for view in report.tables if view.name == "summary"]
+    assert FROM_LOAD in summary.note
+    (section,) = [section for section in report.sections if section.key == "energy-latency"]
+    assert FROM_LOAD in section.blocks
+    measured = build_report(counters)
+    assert not any(FROM_LOAD in view.note for view in measured.tables)
+    assert not any(FROM_LOAD in section.blocks for section in measured.sections)

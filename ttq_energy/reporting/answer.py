@@ -23,6 +23,7 @@ PROVENANCE = {
     "modelled": "modelled (computed from load or operation counts, not measured)",
     "timed": "timed (measured with a monotonic clock)",
 }
+_CODECARBON = "codecarbon"
 _TIME_VERDICT = {
     "saves": "it is **faster**",
     "costs": "it is **slower**",
@@ -241,6 +242,20 @@ def sensor_notice(run: Run) -> str:
         f"**No energy sensor was readable**; looked for were {listed(looked)}"
         f"{'; no command would make one readable here' if hopeless else ''}."
     )
+
+
+FROM_LOAD = (
+    "CodeCarbon modelled these energies from the processor's load, or a constant power, and the "
+    "time. Their ratios follow the latency and hold no information on what the arithmetic takes."
+)
+
+
+def from_load(run: Run) -> bool:
+    """Whether all energies per inference are CodeCarbon's model of load, and none was measured."""
+    frame = run.measurements
+    frame = frame[frame["energy_j"].notna()]
+    by_codecarbon = frame["meter"].str.startswith(_CODECARBON)
+    return bool(len(frame) and (by_codecarbon & (frame["provenance"] == "modelled")).all())
 
 
 def _unusable(sensor: Mapping[Any, Any]) -> str:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import tables, views
 from ttq_energy.reporting.answer import (
+    FROM_LOAD,
     MEASURED,
     PROVENANCE,
     Headline,
     answer,
     compared_estimates,
+    from_load,
     headline,
     notices,
     percent_of,
@@ -214,6 +216,8 @@ def summary_view(run: Run, chosen: Headline) -> TableView | None:
     )
     model = frame["model"].iloc[0]
     note = views.no_interval_note(frame, "ratio", "time_ratio")
+    if chosen.kind in ("energy", "latency") and frame["ratio"].notna().any() and from_load(run):
+        note = f"{FROM_LOAD} {note}".strip()
     return views.table("summary", f"{model} {place}, with 95 % intervals.", frame, columns, note)
 
 

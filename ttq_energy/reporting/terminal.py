@@ -26,6 +26,7 @@ def summary_table(run: Run) -> Any:
     view = summary_view(run, chosen)
     if view is not None:
         parts += [Text(), _FittingTable(view)]
+        parts += [Text(view.note, style="dim")] if view.note else []
     parts += [Text(), *(Text(line, style="dim") for line in file_lines(run))]
     return Group(*parts)
 
@@ -137,6 +138,7 @@ def plain_summary(run: Run) -> str:
                 for cell, width, column in zip(row, widths, view.columns, strict=True)
             ]
             lines.append("  ".join(padded).rstrip())
+        lines += [view.note] if view.note else []
     return "\n".join([*lines, "", *file_lines(run)]) + "\n"
 
 

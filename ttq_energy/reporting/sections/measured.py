@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ttq_energy.reporting import plots, tables, views
+from ttq_energy.reporting.answer import FROM_LOAD, from_load
 from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, scale_for
 from ttq_energy.reporting.tables.measured import of_main_domain
@@ -74,6 +75,8 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
         "domain took; net is gross less the idle power of the same domain times the duration. "
         "A domain `total` is the sum of the domains that do not overlap; no others are added."
     ]
+    if from_load(run):
+        blocks.append(FROM_LOAD)
     for key, frame in of_main_domain(energy, run).groupby(
         ["model", "device", "provenance"], sort=False
     ):
