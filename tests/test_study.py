@@ -140,3 +140,19 @@ def test_batch_sizes_that_nobody_can_run_are_refused(size):
 def test_a_study_without_a_name_is_refused(name):
     with pytest.raises(InputError, match="name: expected a name"):
         study_from_dict({"name": name, "models": ["resnet20"]})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("training.epochs", "-1", "--set training.epochs: must be at least 0, got -1"),
+        ("measurement.batch_sizes", "[0]", r"--set measurement.batch_sizes: \[0\]: must be"),
+        ("measurement.max_rounds", "1", "--set measurement.max_rounds: must be at least min"),
+        ("models.0.name", "3", "--set models.0.name: expected text, got 3"),
+        ("training.epoch", "3", "--set training.epoch: unknown key 'epoch'; did you mean"),
+        ("name", "''", "--set name: expected a name"),
+    ],
+)
+def test_what_the_command_line_set_is_blamed_on_it_not_on_the_file(key, value, message):
+    with pytest.raises(InputError, match="^" + message):
+        load_study("quickstart", {key: value})

@@ -65,6 +65,9 @@ def read_record(cls: type[T], data: Any, document: Document, path: KeyPath = ())
     try:
         return cls(**values)
     except InputError as error:
+        key, _, rest = str(error).partition(": ")
+        if (*path, key) in document.settings:
+            raise InputError(f"{document.where((*path, key))}: {rest}") from None
         raise InputError(f"{document.where(path)}: {error}") from None
 
 

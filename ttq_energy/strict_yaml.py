@@ -22,14 +22,24 @@ class Document:
         source: the file's name, for messages.
         data: plain dicts, lists and scalars.
         lines: 1-based line of each key or list item, by its path from the top.
+        settings: the ``--set`` keys, as typed, by the path of what each replaced.
     """
 
     source: str
     data: Any
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    settings: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """``file:line: key.path`` of a key, for the head of an error message."""
+        """``file:line: key.path`` of a key, for the head of an error message.
+
+        What the command line set is blamed on it, not on the file: ``--set key``.
+        """
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.settings:
+                inside = dotted_path(path[end:])
+                typed = f"--set {self.settings[path[:end]]}"
+                return f"{typed}: {inside}" if inside else typed
         line = next(
             (
                 self.lines[path[:end]]

@@ -10,7 +10,7 @@ from typing import Any
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.files import profiles_folder
 from ttq_energy.records import read_record, setting, to_plain
-from ttq_energy.strict_yaml import Document, parse_yaml, read_yaml
+from ttq_energy.strict_yaml import Document, KeyPath, parse_yaml, read_yaml
 
 DEFAULT_VARIANTS = ("fp32", "int8", "ttq", "ttq-int8")
 MOST_EXAMPLES = 2**20
@@ -235,7 +235,8 @@ def load_study(path: str | os.PathLike[str], overrides: Mapping[str, str] | None
         text = str(folder / f"{text}.yaml")
     document = read_yaml(text, "study")
     for key, value in (overrides or {}).items():
-        _override(document.data, key, value)
+        path = _override(document.data, key, value)
+        document.settings[path] = key
     return study_from_dict(document.data, document)
 
 
@@ -267,23 +268,26 @@ def _named(item: Any) -> Any:
     return {"name": item} if isinstance(item, str) else item
 
 
-def _override(data: Any, dotted: str, text: str) -> None:
+def _override(data: Any, dotted: str, text: str) -> KeyPath:
+    """Set one key; gives its path."""
     where = f"--set {dotted}"
     keys = dotted.split(".")
+    path: list[str | int] = []
     for index, key in enumerate(keys[:-1]):
         if isinstance(data, list):
-            data = data[_list_index(key, data, where)]
+            path.append(_list_index(key, data, where))
+            data = data[path[-1]]
             continue
+        path.append(key)
         if data.get(key) is None:
             data[key] = {}
         data = data[key]
         if not isinstance(data, (dict, list)):
             raise InputError(f"{where}: '{'.'.join(keys[: index + 1])}' holds a single value")
     value = parse_yaml(f"value: {text}", source=where, what="value").data["value"]
-    if isinstance(data, list):
-        data[_list_index(keys[-1], data, where)] = value
-    else:
-        data[keys[-1]] = value
+    last = _list_index(keys[-1], data, where) if isinstance(data, list) else keys[-1]
+    data[last] = value
+    return (*path, last)
 
 
 def _list_index(key: str, items: list[Any], where: str) -> int:

@@ -223,3 +223,10 @@ def test_the_loader_alone_refuses(old, new, expected):
         text = text.replace("node_nm: 22 ", "node_nm: *a ")
     with pytest.raises(InputError, match=expected):
         targets.from_document(parse_yaml(text, "chip.yaml"))
+
+
+def test_a_figure_set_out_of_range_is_blamed_on_the_setting():
+    with pytest.raises(InputError, match=r"^--set levels\.dram\.read_pj: must be .*, got -1$"):
+        targets.load("generic-45nm", {"levels.dram.read_pj": -1})
+    with pytest.raises(InputError, match=r"^--set technology: the key 'node_nm' is missing"):
+        targets.load("generic-45nm", {"technology": "{}"})

@@ -242,6 +242,7 @@ def _override(document: Document, dotted: str, text: str) -> None:
     where = f"--set {dotted}"
     node = document.data
     keys = dotted.split(".")
+    path: list[str | int] = []
     for index, key in enumerate(keys):
         if isinstance(node, list):
             step: Any = _member(node, key, where)
@@ -252,7 +253,9 @@ def _override(document: Document, dotted: str, text: str) -> None:
                 raise unknown_name("key", key, valid, where)
         else:
             raise InputError(f"{where}: '{'.'.join(keys[:index])}' holds a single value")
+        path.append(step)
         if index == len(keys) - 1:
+            document.settings[tuple(path)] = dotted
             node[step] = parse_yaml(f"value: {text}", source=where, what="value").data["value"]
         else:
             if isinstance(node, dict) and step not in node:
