@@ -235,8 +235,7 @@ def load_study(path: str | os.PathLike[str], overrides: Mapping[str, str] | None
         text = str(folder / f"{text}.yaml")
     document = read_yaml(text, "study")
     for key, value in (overrides or {}).items():
-        path = _override(document.data, key, value)
-        document.settings[path] = key
+        document.settings[_override(document.data, key, value)] = key
     return study_from_dict(document.data, document)
 
 
@@ -275,8 +274,9 @@ def _override(data: Any, dotted: str, text: str) -> KeyPath:
     path: list[str | int] = []
     for index, key in enumerate(keys[:-1]):
         if isinstance(data, list):
-            path.append(_list_index(key, data, where))
-            data = data[path[-1]]
+            position = _list_index(key, data, where)
+            path.append(position)
+            data = data[position]
             continue
         path.append(key)
         if data.get(key) is None:
@@ -285,7 +285,7 @@ def _override(data: Any, dotted: str, text: str) -> KeyPath:
         if not isinstance(data, (dict, list)):
             raise InputError(f"{where}: '{'.'.join(keys[: index + 1])}' holds a single value")
     value = parse_yaml(f"value: {text}", source=where, what="value").data["value"]
-    last = _list_index(keys[-1], data, where) if isinstance(data, list) else keys[-1]
+    last: Any = _list_index(keys[-1], data, where) if isinstance(data, list) else keys[-1]
     data[last] = value
     return (*path, last)
 
