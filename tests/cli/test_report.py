@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def test_tables_go_to_the_folder_asked_for(run, tmp_path, capsys):
 
 def test_several_runs_are_written_where_one_stands(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["report", str(run.folder), str(run.folder), "--format", "html"]) == 0
+    other = shutil.copytree(run.folder, tmp_path / "other")
+    assert main(["report", str(run.folder), str(other), "--format", "html"]) == 0
     assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
 
 

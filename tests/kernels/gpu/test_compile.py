@@ -233,6 +233,7 @@ class NoDevice:
     get_current_stream = staticmethod(lambda device: 0)
 
 
+@pytest.mark.skipif(not tuning.PARSES_IN_THREADS, reason="this Python parses in one thread only")
 def test_candidates_of_a_shape_are_compiled_side_by_side_and_not_run(monkeypatch):
     monkeypatch.setattr(triton.runtime.driver, "_active", NoDevice())
     for kernel in (matmul.linear_kernel, matmul.vector_kernel):

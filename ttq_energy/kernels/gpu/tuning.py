@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,8 @@ CLEARINGS = 2
 """Some 200 us of work in front of each timed run: the host has launched all of it by then, so that
 the events frame the device's time and not the host's."""
 COMPILING_THREADS = 16
+PARSES_IN_THREADS = sys.version_info >= (3, 12, 3) or (3, 11, 9) <= sys.version_info < (3, 12)
+"""Older Pythons fail now and then where two threads parse source (CPython issue 106905)."""
 
 Work = Callable[[], object]
 Timer = Callable[[Work], float]
@@ -90,8 +93,11 @@ def compile_together(paths: Sequence[Path], run: Run) -> None:
     """Compile the kernels of several paths side by side; a path that fails is left to its run.
 
     Compilers release Python's lock for most of their time, and a shape has a dozen candidates of a
-    second or two each. Needs Triton 3.5; without it each path is compiled when it first runs.
+    second or two each. Needs Triton 3.5 and a Python of ``PARSES_IN_THREADS``; without them each
+    path is compiled when it first runs.
     """
+    if not PARSES_IN_THREADS:
+        return
     try:
         from triton import AsyncCompileMode
     except ImportError:
