@@ -215,3 +215,14 @@ def test_bad_arguments_get_one_clear_line(call, message):
         call()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_int8_rounds_as_the_rule_says_where_two_integers_are_equally_near():
+    torch.manual_seed(2)
+    largest = torch.rand(5000) * 4 + 0.1
+    nearly_half = (torch.randint(0, 126, (5000,)) + 0.5) * largest / 127
+    x = torch.stack([largest, nearly_half], 1)
+    codes = torch.tensor([[0, 1]], dtype=torch.int8)
+    w = pack_linear(codes, 0.7, 0.7, activations="int8")
+    expected = reference.linear(x, codes, w.scale_pos, w.scale_neg, int8=True)
+    assert torch.equal(ternary_linear(x, w), expected)

@@ -120,7 +120,9 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     finite = largest.isfinite()
     usable = finite & (largest >= SMALLEST_ROW_MAXIMUM)
     safe = torch.where(usable, largest, 1.0)
-    integers = torch.where(usable, torch.round(x * (127.0 / safe)), 0.0)
+    # Not 127.0 / safe: torch takes a number over a tensor as the number times a rounded reciprocal.
+    multiplier = torch.full_like(safe, 127.0) / safe
+    integers = torch.where(usable, torch.round(x * multiplier), 0.0)
     scale = torch.where(usable, safe / 127.0, 0.0)
     return integers.double(), torch.where(finite, scale, float("nan"))
 
