@@ -267,3 +267,24 @@ static void dense_rows(const float* x, const float* weights, int64_t rows, int64
     y[row] = total;
   }
 }
+
+// A set's table with the kernels of this file; its panel kernels are still to be filled in.
+// Constant, so that nothing compiled for this set runs when the library is loaded elsewhere.
+static constexpr Kernels common_kernels(const char* name, int64_t float_lanes_from,
+                                        int64_t short_lanes_from) {
+  Kernels kernels{};
+  kernels.name = name;
+  kernels.vector_bytes = VECTOR_BYTES;
+  kernels.float_lanes_from = float_lanes_from;
+  kernels.short_lanes_from = short_lanes_from;
+  kernels.largest = largest;
+  kernels.quantize = quantize;
+  kernels.lane_tables_float = lane_tables<float>;
+  kernels.lane_tables_short = lane_tables<int16_t>;
+  kernels.lane_lookup_float = lane_lookup_float;
+  kernels.lane_lookup_short = lane_lookup_short;
+  kernels.finish_float = finish_float;
+  kernels.finish_int = finish_int;
+  kernels.dense_rows = dense_rows;
+  return kernels;
+}

@@ -13,30 +13,21 @@ namespace ttq::avx512 {
 #include "panel_sextets.h"
 #include "panel_triples.h"
 
-static const Kernels kKernels = {
-    "avx512",
-    VECTOR_BYTES,
-    10,
-    48,
-    largest,
-    quantize,
-    lane_tables<float>,
-    lane_tables<int16_t>,
-    lane_lookup_float,
-    lane_lookup_short,
-    finish_float,
-    finish_int,
-    panel_tables_plain,
-    panel_tables_short,
-    panel_float,
-    panel_short,
-    dense_rows,
-    triple_tables,
-    triple_sums,
-    triple_totals,
-    sextet_tables,
-    sextet_sums,
-};
+static constexpr Kernels make_kernels() {
+  Kernels kernels = common_kernels("avx512", 10, 48);
+  kernels.panel_tables_float = panel_tables_plain;
+  kernels.panel_tables_short = panel_tables_short;
+  kernels.panel_float = panel_float;
+  kernels.panel_short = panel_short;
+  kernels.triple_tables = triple_tables;
+  kernels.triple_sums = triple_sums;
+  kernels.triple_totals = triple_totals;
+  kernels.sextet_tables = sextet_tables;
+  kernels.sextet_sums = sextet_sums;
+  return kernels;
+}
+
+static constexpr Kernels kKernels = make_kernels();
 
 }  // namespace ttq::avx512
 

@@ -12,28 +12,19 @@ namespace ttq::avx512_plain {
 #include "panel_avx512.h"
 #include "panel_triples.h"
 
-static const Kernels kKernels = {
-    "avx512-plain",
-    VECTOR_BYTES,
-    10,
-    48,
-    largest,
-    quantize,
-    lane_tables<float>,
-    lane_tables<int16_t>,
-    lane_lookup_float,
-    lane_lookup_short,
-    finish_float,
-    finish_int,
-    panel_tables_plain,
-    panel_tables_short,
-    panel_float,
-    panel_short,
-    dense_rows,
-    triple_tables,
-    triple_sums,
-    triple_totals,
-};
+static constexpr Kernels make_kernels() {
+  Kernels kernels = common_kernels("avx512-plain", 10, 48);
+  kernels.panel_tables_float = panel_tables_plain;
+  kernels.panel_tables_short = panel_tables_short;
+  kernels.panel_float = panel_float;
+  kernels.panel_short = panel_short;
+  kernels.triple_tables = triple_tables;
+  kernels.triple_sums = triple_sums;
+  kernels.triple_totals = triple_totals;
+  return kernels;
+}
+
+static constexpr Kernels kKernels = make_kernels();
 
 }  // namespace ttq::avx512_plain
 

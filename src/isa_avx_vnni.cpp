@@ -17,25 +17,16 @@ namespace ttq::avx_vnni {
 #include "panel_float_avx2.h"
 #include "panel_short_vnni.h"
 
-static const Kernels kKernels = {
-    "avx-vnni",
-    VECTOR_BYTES,
-    10,
-    kNever,
-    largest,
-    quantize,
-    lane_tables<float>,
-    lane_tables<int16_t>,
-    lane_lookup_float,
-    lane_lookup_short,
-    finish_float,
-    finish_int,
-    panel_tables_float,
-    panel_tables_vnni,
-    panel_float,
-    panel_short_vnni,
-    dense_rows,
-};
+static constexpr Kernels make_kernels() {
+  Kernels kernels = common_kernels("avx-vnni", 10, kNever);
+  kernels.panel_tables_float = panel_tables_float;
+  kernels.panel_tables_short = panel_tables_vnni;
+  kernels.panel_float = panel_float;
+  kernels.panel_short = panel_short_vnni;
+  return kernels;
+}
+
+static constexpr Kernels kKernels = make_kernels();
 
 }  // namespace ttq::avx_vnni
 

@@ -13,25 +13,16 @@ namespace ttq::neon {
 #include "panel_neon.h"
 #include "panel_short_neon.h"
 
-static const Kernels kKernels = {
-    "neon",
-    VECTOR_BYTES,
-    10,
-    kNever,
-    largest,
-    quantize,
-    lane_tables<float>,
-    lane_tables<int16_t>,
-    lane_lookup_float,
-    lane_lookup_short,
-    finish_float,
-    finish_int,
-    panel_tables_float,
-    panel_tables_short,
-    panel_float,
-    panel_short,
-    dense_rows,
-};
+static constexpr Kernels make_kernels() {
+  Kernels kernels = common_kernels("neon", 10, kNever);
+  kernels.panel_tables_float = panel_tables_float;
+  kernels.panel_tables_short = panel_tables_short;
+  kernels.panel_float = panel_float;
+  kernels.panel_short = panel_short;
+  return kernels;
+}
+
+static constexpr Kernels kKernels = make_kernels();
 
 }  // namespace ttq::neon
 

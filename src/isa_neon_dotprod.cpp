@@ -13,25 +13,16 @@ namespace ttq::neon_dotprod {
 #include "panel_neon.h"
 #include "panel_short_dotprod.h"
 
-static const Kernels kKernels = {
-    "neon-dotprod",
-    VECTOR_BYTES,
-    10,
-    kNever,
-    largest,
-    quantize,
-    lane_tables<float>,
-    lane_tables<int16_t>,
-    lane_lookup_float,
-    lane_lookup_short,
-    finish_float,
-    finish_int,
-    panel_tables_float,
-    panel_tables_dotprod,
-    panel_float,
-    panel_short_dotprod,
-    dense_rows,
-};
+static constexpr Kernels make_kernels() {
+  Kernels kernels = common_kernels("neon-dotprod", 10, kNever);
+  kernels.panel_tables_float = panel_tables_float;
+  kernels.panel_tables_short = panel_tables_dotprod;
+  kernels.panel_float = panel_float;
+  kernels.panel_short = panel_short_dotprod;
+  return kernels;
+}
+
+static constexpr Kernels kKernels = make_kernels();
 
 }  // namespace ttq::neon_dotprod
 

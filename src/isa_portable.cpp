@@ -8,25 +8,16 @@ namespace ttq::portable {
 #include "common_kernels.h"
 #include "panel_portable.h"
 
-static const Kernels kKernels = {
-    "portable",
-    VECTOR_BYTES,
-    2,
-    2,
-    largest,
-    quantize,
-    lane_tables<float>,
-    lane_tables<int16_t>,
-    lane_lookup_float,
-    lane_lookup_short,
-    finish_float,
-    finish_int,
-    panel_tables<float>,
-    panel_tables<int16_t>,
-    panel<float, float>,
-    panel<int16_t, int32_t>,
-    dense_rows,
-};
+static constexpr Kernels make_kernels() {
+  Kernels kernels = common_kernels("portable", 2, 2);
+  kernels.panel_tables_float = panel_tables<float>;
+  kernels.panel_tables_short = panel_tables<int16_t>;
+  kernels.panel_float = panel<float, float>;
+  kernels.panel_short = panel<int16_t, int32_t>;
+  return kernels;
+}
+
+static constexpr Kernels kKernels = make_kernels();
 
 }  // namespace ttq::portable
 
