@@ -167,9 +167,8 @@ def _profile_modules(
     chosen = [load(name) for name in targets]
     baseline = "fp32" if "fp32" in modules else next(iter(modules))
     from ttq_energy.measurement import EnergyMonitor
-    from ttq_energy.meters import make_meter
 
-    monitor = EnergyMonitor([make_meter(name) for name in spec.meters] if spec.meters else None)
+    monitor = EnergyMonitor(spec.meters or None)
     run = create_run(_folder(study, out, resume=False), study.to_dict(), {})
     with _threads(spec):
         _describe(run, monitor, command, resumed=False)

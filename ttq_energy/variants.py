@@ -9,6 +9,9 @@ from typing import Any
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.study import VariantSpec
 
+BASELINE = "fp32"
+"""The full-precision variant, which quantized ones start from and are compared with."""
+
 
 @dataclass(frozen=True)
 class Variant:

@@ -10,6 +10,7 @@ from ttq_energy.pipeline.networks import Networks
 from ttq_energy.pipeline.plan import Plan, Subject
 from ttq_energy.progress import Progress
 from ttq_energy.run import Run
+from ttq_energy.variants import BASELINE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from ttq_energy.energy_model import EnergyRatio, Estimate
 
-BASELINE = "fp32"
 ZEROS_BATCH = 64
 ZEROS_LEAST_BATCH = 8
 ZEROS_MACS = 64_000_000_000

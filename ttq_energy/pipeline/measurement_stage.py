@@ -23,13 +23,12 @@ from ttq_energy.pipeline.plan import Plan, Subject
 from ttq_energy.progress import Progress
 from ttq_energy.run import Run
 from ttq_energy.study import MeasurementSpec
+from ttq_energy.variants import BASELINE
 
 if TYPE_CHECKING:
     import torch
 
     from ttq_energy.measurement import EnergyMonitor
-
-BASELINE = "fp32"
 
 
 def measure_all(

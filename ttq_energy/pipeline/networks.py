@@ -15,14 +15,13 @@ from ttq_energy.kernels import gpu
 from ttq_energy.pipeline.plan import Plan, Subject
 from ttq_energy.quantization import config_from_dict, convert, prepare_
 from ttq_energy.run import Run
-from ttq_energy.variants import Variant
+from ttq_energy.variants import BASELINE, Variant
 
 if TYPE_CHECKING:
     import torch
 
 KEPT_SHARE = 0.25
 """Of the machine's memory, for networks that are kept; the latest one is kept in any case."""
-FULL_PRECISION = "fp32"
 PACKED = "packed-"
 """What begins the ``execution`` of variants on packed kernels."""
 
@@ -53,12 +52,12 @@ class Networks:
 
     def fresh(self, subject: Subject, variant: Variant, seed: int) -> torch.nn.Module:
         """A network of its own as ``variant`` trains it, with the weights that it starts from."""
-        if variant.name == FULL_PRECISION or variant.start != FULL_PRECISION:
+        if variant.name == BASELINE or variant.start != BASELINE:
             model = copy.deepcopy(self._dense(subject, seed))
-            if variant.name == FULL_PRECISION and subject.spec.checkpoint is not None:
+            if variant.name == BASELINE and subject.spec.checkpoint is not None:
                 training.load_weights(Path(subject.spec.checkpoint), model)
         else:
-            start = self.plan.variant(FULL_PRECISION)
+            start = self.plan.variant(BASELINE)
             model = copy.deepcopy(self.trained(subject, start, seed))
         _quantize_(model, subject, variant)
         return model.train()

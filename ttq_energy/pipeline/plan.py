@@ -11,7 +11,6 @@ from ttq_energy import datasets, models, variants
 from ttq_energy.energy_model import targets
 from ttq_energy.errors import InputError
 from ttq_energy.measurement import EnergyMonitor
-from ttq_energy.meters import make_meter
 from ttq_energy.quantization import config_from_dict
 from ttq_energy.study import ModelSpec, Study
 from ttq_energy.variants import Variant
@@ -92,7 +91,7 @@ class Plan:
             SensorError: a meter asked for by name is absent or unreadable.
         """
         names: Sequence[str] = self.study.measurement.meters if self.study.measurement else ()
-        return EnergyMonitor([make_meter(name) for name in names] if names else None)
+        return EnergyMonitor(names or None)
 
 
 def make_plan(study: Study) -> Plan:
