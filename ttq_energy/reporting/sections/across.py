@@ -10,7 +10,7 @@ from ttq_energy.reporting.answer import headline_variant
 from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval
 from ttq_energy.reporting.frames import each_row
-from ttq_energy.reporting.sections.measured import _ends_of_batches, _slug
+from ttq_energy.reporting.sections.measured import ends_of_batches, slug
 from ttq_energy.reporting.tables.gather import baseline_of
 from ttq_energy.run import Run
 
@@ -42,7 +42,7 @@ def accuracy_energy(runs: Sequence[Run]) -> list[Block]:
         ]
         blocks.append(
             FigureView(
-                f"accuracy-energy-{_slug(model, how)}",
+                f"accuracy-energy-{slug(model, how)}",
                 f"Accuracy of {model} against {how} energy per inference in each run, at its "
                 "smallest batch size; dashed: the run's own Pareto front. The axes differ.",
                 f"{'; '.join(texts)}.",
@@ -58,7 +58,7 @@ def power(runs: Sequence[Run]) -> Section | None:
     if frame.empty:
         return None
     frame = frame.sort_values(["model", "batch_size", "variant"], kind="stable")
-    shown, note = _ends_of_batches(frame)
+    shown, note = ends_of_batches(frame)
     view = views.table(
         "power",
         "Mean power of the valid blocks in every run, with 95 % intervals. Over time: each run's "
@@ -96,7 +96,7 @@ def layers(runs: Sequence[Run]) -> Section | None:
         group = group[group["variant"] == variant]
         blocks.append(
             FigureView(
-                f"layers-{_slug(model)}",
+                f"layers-{slug(model)}",
                 f"Layers with products of {model} as `{variant}`: what one inference needs, by "
                 "run. Marks that coincide are the same counts.",
                 f"Counts by layer of {model} as {variant} in {group['run'].nunique()} runs.",

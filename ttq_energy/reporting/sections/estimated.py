@@ -11,7 +11,7 @@ from ttq_energy.reporting.carbon import country_factor
 from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, number, quantity
 from ttq_energy.reporting.frames import each_row
-from ttq_energy.reporting.sections.measured import _slug
+from ttq_energy.reporting.sections.measured import slug
 from ttq_energy.reporting.tables.gather import baseline_of, is_ternary
 from ttq_energy.run import Run
 
@@ -62,7 +62,7 @@ def per_layer(run: Run) -> Section | None:
         ]
         blocks.append(
             FigureView(
-                f"layers-{_slug(model)}",
+                f"layers-{slug(model)}",
                 f"Layers with products of {model}: what one inference needs in `{base}` and "
                 f"`{ternary}`.",
                 f"{'; '.join(texts)}.",
@@ -81,7 +81,7 @@ def _layer_table(model: str, variant: str, group: pd.DataFrame) -> Block:
         note += "are in layers.csv."
         frame = frame.loc[frame["macs"].fillna(0).nlargest(_MOST_LAYERS).index.sort_values()]
     return views.table(
-        f"layers_{_slug(model)}",
+        f"layers_{slug(model)}",
         f"Layers with products of {model} as {variant}, one inference.",
         frame,
         [
@@ -118,7 +118,7 @@ def targets(run: Run) -> Section | None:
             part = f", part {page} of {len(pages)}" if len(pages) > 1 else ""
             blocks.append(
                 FigureView(
-                    f"estimates-{_slug(model)}{f'-{page}' if page > 1 else ''}",
+                    f"estimates-{slug(model)}{f'-{page}' if page > 1 else ''}",
                     f"Modelled energy of one inference of {model} by component, with the range of "
                     f"the total{part}.",
                     _alt(here),
@@ -269,7 +269,7 @@ def measured_against_modelled(run: Run) -> Section | None:
         ]
         blocks.append(
             FigureView(
-                f"measured-modelled-{_slug(model)}",
+                f"measured-modelled-{slug(model)}",
                 f"Energy per inference of {model} relative to {base}: measured on this "
                 "machine (solid) and modelled on the targets (hatched), with 95 % intervals and "
                 "ranges.",

@@ -40,14 +40,14 @@ def energy_and_latency(run: Run) -> Section | None:
     for key, frame in latency.groupby(["model", "device"], sort=False):
         blocks.append(
             FigureView(
-                f"latency-{_slug(*key)}",
+                f"latency-{slug(*key)}",
                 f"Latency of one inference of {key[0]} on {key[1]}, timed, with 95 % intervals.",
                 _alt(frame, "latency_s", "s", "timed"),
                 partial(plots.latency_bars, frame),
             )
         )
     if len(latency):
-        shown, note = _ends_of_batches(latency)
+        shown, note = ends_of_batches(latency)
         blocks.append(
             views.table(
                 "latency",
@@ -82,7 +82,7 @@ def _energy_blocks(run: Run, energy: pd.DataFrame) -> list[Block]:
     ):
         blocks.append(
             FigureView(
-                f"energy-{_slug(*key)}",
+                f"energy-{slug(*key)}",
                 f"Energy of one inference of {key[0]} on {key[1]} ({key[2]}), gross, with 95 % "
                 "intervals; the line inside each bar marks the net energy.",
                 _alt(frame, "energy_j", "J", str(key[2])),
@@ -165,7 +165,7 @@ def power_over_time(run: Run) -> Section | None:
         refused = bad["block"].nunique()
         blocks.append(
             FigureView(
-                f"power-{_slug(*key)}",
+                f"power-{slug(*key)}",
                 f"Power while {key[0]} was measured at batch size {key[2]} on {key[1]}. Shaded: "
                 "blocks, by variant; white: idle. "
                 + ("Crossed blocks were left out." if refused else "No block was left out."),
@@ -201,7 +201,7 @@ def _shortened(frame: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, str]:
     if len(shown) > 2 * _LONG_TABLE_ROWS and "quantity" in shown:
         shown = shown[shown["quantity"] != "net_energy"]
         told.append("of net energy")
-    ends, _ = _ends_of_batches(shown)
+    ends, _ = ends_of_batches(shown)
     if len(ends) < len(shown):
         shown = ends
         told.append(_BETWEEN)
@@ -209,7 +209,7 @@ def _shortened(frame: pd.DataFrame, run: Run) -> tuple[pd.DataFrame, str]:
     return shown, f"{rest} rows {listed(told, 'or')}: --format csv." if rest else ""
 
 
-def _ends_of_batches(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def ends_of_batches(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Of a very long table the rows of the least and the greatest batch size."""
     if len(frame) <= 2 * _LONG_TABLE_ROWS:
         return frame, ""
@@ -232,7 +232,7 @@ def _alt(frame: pd.DataFrame, column: str, unit: str, how: str) -> str:
     return f"{'; '.join(texts)} ({how})."
 
 
-def _slug(*parts: object) -> str:
+def slug(*parts: object) -> str:
     """A name for a file; names that differ only in odd characters stay different."""
     text = "-".join(str(part).replace(":", "") for part in parts)
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)

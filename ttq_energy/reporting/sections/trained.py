@@ -9,7 +9,7 @@ from ttq_energy.reporting import plots, tables, views
 from ttq_energy.reporting.document import Block, FigureView, Section
 from ttq_energy.reporting.formatting import interval, listed, percent, quantity
 from ttq_energy.reporting.frames import each_row
-from ttq_energy.reporting.sections.measured import _slug
+from ttq_energy.reporting.sections.measured import slug
 from ttq_energy.run import Run
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def accuracy_against_energy(run: Run) -> Section | None:
         front = frame[frame["pareto"]]
         blocks.append(
             FigureView(
-                f"accuracy-energy-{_slug(model, kind)}",
+                f"accuracy-energy-{slug(model, kind)}",
                 f"Accuracy of {model} against {kind} energy per inference, with 95 % intervals. "
                 "Dashed: the Pareto front, the variants that no other beats in both."
                 + " More places are in the table accuracy_energy."
@@ -152,7 +152,7 @@ def training(run: Run) -> Section | None:
         ]
         blocks.append(
             FigureView(
-                f"training-{_slug(model)}",
+                f"training-{slug(model)}",
                 f"Training of {model}: the mean over seeds, shaded from the least to the greatest.",
                 f"Training loss and test accuracy by epoch; at the end {listed(texts)}.",
                 partial(plots.curves, epochs),
@@ -188,7 +188,7 @@ def _cost_figure(model: str, cost: pd.DataFrame) -> FigureView:
         for r in each_row(cost)
     ]
     return FigureView(
-        f"training-cost-{_slug(model)}",
+        f"training-cost-{slug(model)}",
         f"{'Time and energy' if cost['energy_j'].notna().any() else 'Time'} of training {model}.",
         f"{'; '.join(texts)}.",
         partial(plots.training_bars, cost),
@@ -242,7 +242,7 @@ def ablation(run: Run) -> Section | None:
         ]
         blocks.append(
             FigureView(
-                f"ablation-{_slug(model)}",
+                f"ablation-{slug(model)}",
                 f"Accuracy of {model} by quantizer, with 95 % intervals; dotted: full precision.",
                 f"{'; '.join(texts)}.",
                 partial(plots.accuracy_dots, group),
