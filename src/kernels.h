@@ -100,6 +100,62 @@ struct WidePanel {
   const uint8_t* next;     // the codes that come after these, to be fetched ahead
 };
 
+constexpr int kTileWidth = 16;      // outputs of a float tile
+constexpr int kMostTileWidth = 16;  // of a byte tile: each set has its own, at most this
+constexpr int kMostTilePixels = 32;
+// Elements after the last one of a run that a byte tile may read.
+constexpr int kTileSlack = 64;
+
+// Consecutive elements of a window, `offset` elements after its beginning.
+struct TileRun {
+  int32_t offset, length;  // the length of bytes is a multiple of 4
+};
+
+// Products of a panel of decoded weights with the windows of a few output pixels: W outputs for
+// each of `count` pixels, W being kTileWidth or the set's tile_width_byte.
+struct Tile {
+  const void* const* pixels;  // [count] where each pixel's window begins: float or int8, > -128
+  int count;                  // 1 to tile_pixels_float or tile_pixels_byte of the set
+  const TileRun* runs;
+  int64_t run_count;
+  // Float [k][W] with the scales in it (w_pos, -w_neg, 0), or bytes [k / 4][2][W][4] of 0 and 1,
+  // first those that mark the +1s, then the -1s; k runs through the runs.
+  const void* weights;
+  void* sums;  // float [count][W], or int32 [count][2][W]: P and N
+  bool first;  // whether sums are set; else they are added to
+};
+
+// Packed codes to the weights of a tile. A quad is four k of W rows: bytes of a nibble panel, of
+// which those of quad i begin at codes + places[i] * stride. Rows past `rows` get zeros, and are
+// not read.
+struct TileDecode {
+  const uint8_t* codes;
+  const int32_t* places;
+  int64_t stride;
+  int64_t quads;
+  int rows;            // 1 to W
+  const float* w_pos;  // [rows], used by floats only
+  const float* w_neg;
+  void* weights;
+};
+
+// Outputs of a tile's pixels: scale * (w_pos P - w_neg N), or a float sum, which has both scales in
+// it already; then + bias + residual, and ReLU. Strides are in floats.
+struct TileFinish {
+  const void* sums;
+  int64_t count;  // any number of pixels
+  int rows;       // outputs in use, 1 to W
+  const float* w_pos;  // [rows], used by int32 sums only
+  const float* w_neg;
+  float scale;
+  const float* bias;      // [rows] or null
+  const float* residual;  // or null
+  int64_t residual_pixel, residual_row;  // distance of pixels and of outputs; one of them is 1
+  float* y;
+  int64_t y_pixel, y_row;
+  bool relu;
+};
+
 constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
@@ -137,6 +193,15 @@ struct Kernels {
   // Dot products of `rows` dense float rows with x, for the dense GEMV rival.
   void (*dense_rows)(const float* x, const float* weights, int64_t rows, int64_t columns,
                      float* y);
+
+  // Tiles, the decoding of their weights and what follows their sums.
+  int tile_pixels_float, tile_pixels_byte, tile_width_byte;
+  void (*tile_float)(const Tile&);
+  void (*tile_byte)(const Tile&);
+  void (*decode_float)(const TileDecode&);
+  void (*decode_byte)(const TileDecode&);
+  void (*finish_tile_float)(const TileFinish&);
+  void (*finish_tile_byte)(const TileFinish&);
 
   // Kernels of the wide layouts, null in sets without them. Tables hold w_pos for code +1 and
   // -w_neg for -1 (triples), or exact integers (sextets). Sums are added to what is there: float
