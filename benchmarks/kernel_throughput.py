@@ -39,7 +39,7 @@ BUILDS = (
     ("isa_avx2", "-mavx2 -mfma", (("znver3", 4, 2), ("icelake-server", 3, 2))),
     (
         "isa_avx512",
-        f"{AVX512} -mavx512vbmi",
+        f"{AVX512} -mavx512vbmi -mavx512vnni",
         (("znver4", 2, 1), ("icelake-server", 2, 2), ("sapphirerapids", 2, 2)),
     ),
 )

@@ -53,7 +53,8 @@ bool has_avx512() {
 #if defined(TTQ_EMULATE)
   return true;
 #elif defined(__x86_64__)
-  return has_avx512_plain() && __builtin_cpu_supports("avx512vbmi");
+  return has_avx512_plain() && __builtin_cpu_supports("avx512vbmi") &&
+         __builtin_cpu_supports("avx512vnni");
 #else
   return false;
 #endif

@@ -11,6 +11,8 @@ namespace ttq::avx2 {
 #include "common_kernels.h"
 #include "panel_float_avx2.h"
 #include "panel_short_avx2.h"
+#include "tile_byte_x86.h"
+#include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx2", 10, kNever);
@@ -18,6 +20,7 @@ static constexpr Kernels make_kernels() {
   kernels.panel_tables_short = panel_tables_short;
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short;
+  set_tile_byte(kernels);
   return kernels;
 }
 

@@ -1,10 +1,16 @@
-// The kernels for AVX-512 with VNNI's generation of instructions: F, BW, DQ, VL and VBMI.
+// The kernels for AVX-512 with VNNI's generation of instructions: F, BW, DQ, VL, VBMI
+// and VNNI.
 #include "kernels.h"
 
-#if defined(__AVX512VBMI__) || defined(TTQ_EMULATE)
+#if (defined(__AVX512VBMI__) && defined(__AVX512VNNI__)) || defined(TTQ_EMULATE)
 #include "simd_x86.h"
 
 #define VECTOR_BYTES 64
+#ifdef TTQ_EMULATE
+#define DOT_BYTES simde_mm512_dpbusd_epi32
+#else
+#define DOT_BYTES _mm512_dpbusd_epi32
+#endif
 
 namespace ttq::avx512 {
 
@@ -12,6 +18,8 @@ namespace ttq::avx512 {
 #include "panel_avx512.h"
 #include "panel_sextets.h"
 #include "panel_triples.h"
+#include "tile_byte_x86.h"
+#include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx512", 10, 48);
@@ -24,6 +32,7 @@ static constexpr Kernels make_kernels() {
   kernels.triple_totals = triple_totals;
   kernels.sextet_tables = sextet_tables;
   kernels.sextet_sums = sextet_sums;
+  set_tile_byte(kernels);
   return kernels;
 }
 

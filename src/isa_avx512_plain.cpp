@@ -11,6 +11,8 @@ namespace ttq::avx512_plain {
 #include "common_kernels.h"
 #include "panel_avx512.h"
 #include "panel_triples.h"
+#include "tile_byte_x86.h"
+#include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx512-plain", 10, 48);
@@ -21,6 +23,7 @@ static constexpr Kernels make_kernels() {
   kernels.triple_tables = triple_tables;
   kernels.triple_sums = triple_sums;
   kernels.triple_totals = triple_totals;
+  set_tile_byte(kernels);
   return kernels;
 }
 

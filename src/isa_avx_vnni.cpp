@@ -16,6 +16,8 @@ namespace ttq::avx_vnni {
 #include "common_kernels.h"
 #include "panel_float_avx2.h"
 #include "panel_short_vnni.h"
+#include "tile_byte_x86.h"
+#include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx-vnni", 10, kNever);
@@ -23,6 +25,7 @@ static constexpr Kernels make_kernels() {
   kernels.panel_tables_short = panel_tables_vnni;
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short_vnni;
+  set_tile_byte(kernels);
   return kernels;
 }
 

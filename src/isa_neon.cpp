@@ -5,6 +5,7 @@
 #include <arm_neon.h>
 
 #define VECTOR_BYTES 16
+#define TTQ_NEON
 
 namespace ttq::neon {
 

@@ -11,7 +11,7 @@ static inline VecF multiply_add(VecF a, VecF b, VecF c) {
   return reinterpret_cast<VecF>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a),
                                                 reinterpret_cast<__m256>(b),
                                                 reinterpret_cast<__m256>(c)));
-#elif defined(__aarch64__)
+#elif defined(TTQ_NEON)
   return reinterpret_cast<VecF>(vfmaq_f32(reinterpret_cast<float32x4_t>(c),
                                           reinterpret_cast<float32x4_t>(a),
                                           reinterpret_cast<float32x4_t>(b)));

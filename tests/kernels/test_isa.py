@@ -101,6 +101,13 @@ def test_emulated_avx512_and_avx_vnni_agree_with_portable(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+@pytest.mark.skipif("avx2" not in isa.available(), reason="needs a CPU with AVX2")
+def test_avx2_and_portable_agree_with_plain_sums(tmp_path):
+    done = compile_and_run(tmp_path, ["g++", "-mavx2", "-mfma"], [], ["avx2", "portable"])
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-g++"), reason="needs aarch64-linux-gnu-g++")
 @pytest.mark.skipif(not shutil.which("qemu-aarch64-static"), reason="needs qemu-aarch64-static")
 def test_neon_and_neon_dotprod_agree_with_portable_under_qemu(tmp_path):

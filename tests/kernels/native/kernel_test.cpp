@@ -147,6 +147,51 @@ void test_conv2d(const Kernels& kernels, bool quantized) {
   check(quantized ? y == expected : near(y, expected, 1e-6), kernels.name, "conv2d");
 }
 
+// Decoded weights of one panel and their products with the windows of some pixels.
+void test_tile_byte(const Kernels& kernels, bool extreme) {
+  const int width = kernels.tile_width_byte, rows = static_cast<int>(pick(1, width));
+  const int count = static_cast<int>(pick(1, kernels.tile_pixels_byte));
+  std::vector<TileRun> runs(pick(1, 9));
+  int64_t quads = 0;
+  for (TileRun& run : runs) {
+    run = {static_cast<int32_t>(pick(0, 200)), static_cast<int32_t>(4 * pick(1, 300))};
+    quads += run.length / 4;
+  }
+  std::vector<uint8_t> codes(quads * rows);
+  for (uint8_t& byte : codes) {
+    const int plus = extreme ? 15 : static_cast<int>(pick(0, 15));
+    byte = static_cast<uint8_t>(plus | (~plus & pick(0, 15)) << 4);
+  }
+  std::vector<int32_t> places(quads);
+  for (int64_t q = 0; q < quads; q++) places[q] = static_cast<int32_t>(quads - 1 - q);
+  std::vector<uint8_t> memory(quads * 8 * width + 64);
+  uint8_t* weights = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & 63);
+  kernels.decode_byte({codes.data(), places.data(), rows, quads, rows, nullptr, nullptr, weights});
+
+  std::vector<int8_t> source(1500 + 10 * count + kTileSlack);
+  for (int8_t& value : source) value = static_cast<int8_t>(extreme ? -127 : pick(-127, 127));
+  std::vector<const void*> pixels(count);
+  for (int p = 0; p < count; p++) pixels[p] = source.data() + 10 * p;
+  std::vector<int32_t> sums(count * 2 * width, 5);
+  const bool first = pick(0, 1) == 1;
+  kernels.tile_byte({pixels.data(), count, runs.data(), static_cast<int64_t>(runs.size()), weights,
+                     sums.data(), first});
+
+  bool good = true;
+  for (int p = 0; p < count; p++)
+    for (int r = 0; r < width; r++) {
+      int32_t expected[2] = {first ? 0 : 5, first ? 0 : 5};
+      int64_t k = 0;
+      for (const TileRun& run : runs)
+        for (int64_t j = 0; j < run.length && r < rows; j++, k++)
+          for (int s = 0; s < 2; s++)
+            expected[s] += (codes[places[k / 4] * rows + r] >> (4 * s + k % 4) & 1) *
+                           static_cast<const int8_t*>(pixels[p])[run.offset + j];
+      for (int s = 0; s < 2; s++) good &= sums[(2 * p + s) * width + r] == expected[s];
+    }
+  check(good, kernels.name, "tile_byte");
+}
+
 // Sums at the limits: all weights +1 and the largest activations, at the longest panel.
 void test_extremes(const Kernels& kernels) {
   const int64_t rows = 70, columns = 4 * kPanelShortGroups + 4;
@@ -201,6 +246,7 @@ int main(int argc, char** argv) {
     for (int round = 0; round < 40; round++) {
       test_small_parts(*kernels);
       test_layouts();
+      test_tile_byte(*kernels, round == 0);
       for (bool quantized : {false, true}) {
         test_linear(*kernels, quantized);
         test_conv2d(*kernels, quantized);
