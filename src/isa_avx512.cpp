@@ -1,5 +1,4 @@
-// The kernels for AVX-512 with VNNI's generation of instructions: F, BW, DQ, VL, VBMI
-// and VNNI.
+// The kernels for AVX-512 with VNNI's generation of instructions: F, BW, DQ, VL, VBMI and VNNI.
 #include "kernels.h"
 
 #if (defined(__AVX512VBMI__) && defined(__AVX512VNNI__)) || defined(TTQ_EMULATE)

@@ -1,4 +1,4 @@
-// The kernels for AVX-512 without VBMI (F, BW, DQ, VL).
+// The kernels for AVX-512 without VBMI and VNNI (F, BW, DQ, VL).
 #include "kernels.h"
 
 #if defined(__AVX512BW__) || defined(TTQ_EMULATE)
