@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ttq_energy.errors import InputError
-from ttq_energy.study import Study, load_study, study_from_dict
+from ttq_energy.study import ModelSpec, Study, load_study, study_from_dict
 
 MINIMAL = "name: x\nmodels: [resnet20]\n"
 
@@ -87,7 +88,7 @@ def test_missing_file_and_folder(tmp_path):
 def test_binary_file(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InputError, match="not text"):
+    with pytest.raises(InputError, match="not UTF-8 text"):
         load_study(path)
 
 
@@ -156,3 +157,87 @@ def test_a_study_without_a_name_is_refused(name):
 def test_what_the_command_line_set_is_blamed_on_it_not_on_the_file(key, value, message):
     with pytest.raises(InputError, match="^" + message):
         load_study("quickstart", {key: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: [010]", r"seeds\[0\]: expected a plain number, got '010'"),
+        ("seeds: [1:30]", r"got '1:30', which YAML reads as 90"),
+        ("seeds: [0, 0]", "seeds: '0' stands twice"),
+        ("seeds: [99999999999999999999]", "at most 4294967295"),
+        ("measurement: {block_s: .inf}", "must be above 0.0 and finite, got inf"),
+        ("measurement: {batch_sizes: [8, 8]}", "batch_sizes: '8' stands twice"),
+        ("measurement: {threads: 100000}", "at most 1024"),
+        (f"measurement: {{threads: {'9' * 5000}}}", "thousands of digits|cannot read the value"),
+        ("targets: [eie, eie]", "targets: 'eie' stands twice"),
+        (
+            'description: "\\u0007"\nvariants: [{name: "a\\nb", quantizer: {type: TTQ}}]',
+            "printable",
+        ),
+        ("training: {<<: {epochs: 1}}", "merge of keys"),
+        ("? [a, b]\n: 1", "expected a name as the key"),
+        ("x: " + "[" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_yaml_allows_and_a_study_does_not_mean(write, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_study(write(f"name: s\nmodels: [resnet20]\n{text}\n"))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_anchors_that_repeat_themselves_without_end_are_refused(write):
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    for depth in range(1, 9):
+        bomb += f"a{depth}: &a{depth} [{', '.join([f'*a{depth - 1}'] * 9)}]\n"
+    with pytest.raises(InputError, match="more than 100000"):
+        load_study(write(bomb))
+
+
+def test_a_file_too_large_for_a_study_is_not_parsed(write):
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        load_study(write("# comment\n" * 200_000))
+
+
+def test_the_line_of_bytes_that_are_no_text_is_told(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_bytes("name: s\nmodels: [café]\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"study\.yaml:2: not UTF-8 text"):
+        load_study(path)
+
+
+def test_overrides_reach_into_what_a_bare_name_stands_for(write):
+    path = write("name: s\nmodels: [{name: resnet20, dataset: digits}]\nvariants: [fp32, ttq]\n")
+    study = load_study(path, {"variants.1.skip": "[conv1]", "models.0.dataset.options.size": "16"})
+    assert study.variants[1].skip == ("conv1",)
+    assert study.models[0].dataset.options == {"size": 16}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trainig.epochs", "1", "--set trainig.epochs: unknown key 'trainig'; did you mean 'train"),
+        ("a..b", "1", "--set a..b: expected keys with one dot between them"),
+        ("name", "x\nseeds: [1]", "--set name: expected one value, got several lines"),
+        ("models.²", "x", "'²' should be a position from 0 to 0"),
+    ],
+)
+def test_slips_of_the_command_line_are_told_in_one_line(write, key, value, message):
+    with pytest.raises(InputError) as caught:
+        load_study(write("name: s\nmodels: [resnet20]\n"), {key: value})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "a/b", "a[1]", ".hidden"])
+def test_a_study_of_any_name_has_a_folder_of_its_own_under_runs(name):
+    folder = Study(name=name, models=(ModelSpec("resnet20"),)).folder_name
+    assert set("/[").isdisjoint(folder)
+    assert not folder.startswith(".")
+
+
+def test_numbers_of_numpy_become_pythons():
+    study = study_from_dict({"name": "s", "models": ["resnet20"], "seeds": [np.int64(3)]})
+    assert study.seeds == (3,)
+    assert type(study.seeds[0]) is int

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 SIMILAR = 0.5
 """Least likeness (difflib's ratio) of a name that is suggested."""
+LONGEST_SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
 
 
 class TTQEnergyError(Exception):
@@ -59,7 +61,17 @@ def unknown_name(kind: str, name: object, valid: Iterable[str], where: str = "")
         where: file and key that held it, such as "study.yaml: variants"; may be empty.
     """
     names = sorted(valid)
-    close = nearest(str(name), names)
-    hint = f"did you mean '{close}'? " if close else ""
     prefix = f"{where}: " if where else ""
-    return InputError(f"{prefix}unknown {kind} '{name}'; {hint}valid: {', '.join(names)}")
+    listed = f"valid: {', '.join(names)}" if names else "there is none yet"
+    if not isinstance(name, str):
+        return InputError(f"{prefix}expected a {kind} as text, got {name!r}; {listed}")
+    close = nearest(name, names)
+    hint = f"did you mean '{close}'? " if close else ""
+    return InputError(f"{prefix}unknown {kind} {quoted(name)}; {hint}{listed}")
+
+
+def quoted(text: str) -> str:
+    """Text for one line of a message: in quotes, cut where long, control characters escaped."""
+    if not text.isprintable():
+        text = text.encode("unicode_escape").decode()
+    return f"'{text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + '...'}'"

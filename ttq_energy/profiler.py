@@ -226,8 +226,10 @@ def _folder(study: Study, out: str | os.PathLike[str] | None, resume: bool) -> P
     if out is not None:
         return Path(out)
     if not resume:
-        return Path("runs") / f"{study.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    found = sorted(Path("runs").glob(f"{study.name}-*/run.json"), key=lambda p: p.stat().st_mtime)
+        return Path("runs") / f"{study.folder_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    found = sorted(
+        Path("runs").glob(f"{study.folder_name}-*/run.json"), key=lambda p: p.stat().st_mtime
+    )
     unfinished = [p.parent for p in found if load_run(p.parent).status != "complete"]
     if not unfinished:
         raise InputError(f"--resume: no unfinished run of '{study.name}' under runs/; give --out")

@@ -6,6 +6,7 @@ A field's rules stand in its metadata: ``setting(default, low=..., high=..., cho
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,9 @@ def read_record(cls: type[T], data: Any, document: Document, path: KeyPath = ())
 
 
 def check_record(record: Any) -> None:
-    """Check a dataclass made in Python against its fields' types and rules.
+    """Check a frozen dataclass made in Python against its fields' types and rules.
+
+    Numbers of numpy and torch become Python's, so that records are equal and can be saved.
 
     Raises:
         InputError: a wrong type or a value out of range; names the class and the field.
@@ -81,8 +84,9 @@ def check_record(record: Any) -> None:
     document = Document(cls.__name__, {})
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        value = getattr(record, field.name)
-        _value(hints[field.name], value, document, (field.name,), field.metadata)
+        given = getattr(record, field.name)
+        value = _value(hints[field.name], given, document, (field.name,), field.metadata)
+        object.__setattr__(record, field.name, value)
 
 
 def _value(
@@ -106,6 +110,9 @@ def _value(
         assert failure is not None
         raise failure
     if dataclasses.is_dataclass(hint):
+        if isinstance(data, typing.cast(type, hint)):
+            check_record(data)
+            return data
         return read_record(typing.cast(type, hint), data, document, path)
     if origin is tuple:
         if not isinstance(data, (list, tuple)):
@@ -125,6 +132,7 @@ def _scalar(
     hint: Any, data: Any, document: Document, path: KeyPath, rules: Mapping[str, Any]
 ) -> Any:
     where = document.where(path)
+    data = _plain_number(data)
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         data = float(data)
     if hint is int and isinstance(data, float) and data.is_integer() and abs(data) < 2**53:
@@ -140,10 +148,18 @@ def _scalar(
     return data
 
 
+def _plain_number(data: Any) -> Any:
+    """The Python number in a scalar of numpy or torch, which know their own as ``item()``."""
+    if type(data).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(data, "ndim"):
+        return data.item() if data.ndim == 0 else data
+    return data
+
+
 def _check_range(value: float, where: str, rules: Mapping[str, Any]) -> None:
     low, high, above = rules.get("low"), rules.get("high"), rules.get("above")
+    finite = isinstance(value, int) or math.isfinite(value)
     inside = (
-        value == value
+        finite
         and (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
@@ -153,9 +169,10 @@ def _check_range(value: float, where: str, rules: Mapping[str, Any]) -> None:
             f"at least {low}" if low is not None else "",
             f"above {above}" if above is not None else "",
             f"at most {high}" if high is not None else "",
+            "finite" if not finite else "",
         ]
         raise InputError(
-            f"{where}: must be {' and '.join(w for w in wants if w) or 'a number'}, got {value}"
+            f"{where}: must be {' and '.join(w for w in wants if w)}, got {_show(value)}"
         )
 
 
@@ -163,7 +180,19 @@ _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "tru
 
 
 def _show(data: Any) -> str:
-    text = repr(data) if not isinstance(data, (Mapping, list)) else type(data).__name__
+    """A wrong value for a message."""
+    if data is None:
+        return "nothing"
+    if isinstance(data, Mapping):
+        return "a mapping"
+    if isinstance(data, list):
+        return "a list"
+    if isinstance(data, bool):
+        return "true" if data else "false"
+    try:
+        text = repr(data)
+    except ValueError:  # Python refuses to print whole numbers of thousands of digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

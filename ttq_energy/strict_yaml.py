@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ttq_energy.errors import InputError
+from ttq_energy.errors import InputError, quoted
 
 KeyPath = tuple[str | int, ...]
+MOST_BYTES = 2**20
+"""Largest file that is read; beyond, it is not one that people wrote, and parsing takes minutes."""
+MOST_VALUES = 100_000
+"""Keys, items and scalars of one document, what anchors repeat counted each time."""
+_SPECIAL_KEYS = {
+    "tag:yaml.org,2002:merge": "a merge of keys ('<<') is not read; write the keys out",
+    "tag:yaml.org,2002:null": "expected a name as the key, got nothing",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,9 @@ class Document:
                 inside = dotted_path(path[end:])
                 typed = f"--set {self.settings[path[:end]]}"
                 return f"{typed}: {inside}" if inside else typed
+        for inner, typed in self.settings.items():
+            if path and inner[: len(path)] == path and path not in self.lines:
+                return f"--set {typed}"
         line = next(
             (
                 self.lines[path[:end]]
@@ -74,13 +86,20 @@ def read_yaml(path: str | os.PathLike[str], what: str = "file") -> Document:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise InputError(
+                f"{file}: larger than {MOST_BYTES // 2**20} MiB; expected a {what} in YAML"
+            )
+        text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{file}: no such {what}") from None
     except IsADirectoryError:
         raise InputError(f"{file}: is a directory; expected a {what} in YAML") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not text; expected a {what} in YAML") from None
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}:{line}: not UTF-8 text; expected a {what} in YAML") from None
     except OSError as error:
         raise InputError(f"{file}: cannot read the {what}: {error.strerror}") from None
     return parse_yaml(text, source=str(file), what=what)
@@ -95,56 +114,84 @@ def parse_yaml(text: str, source: str, what: str = "file") -> Document:
         raise InputError(f"{source}:{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise InputError(f"{source}: not valid YAML: nested too deeply") from None
     if node is None:
         raise InputError(f"{source}: the {what} is empty; expected a YAML mapping")
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{source}: expected a YAML mapping of keys to values")
-    _refuse_cycles(node, [], source)
-    lines: dict[KeyPath, int] = {}
-    data = _construct(node, (), lines, source)
-    return Document(source, data, lines)
+    reader = _Reader(source)
+    data = reader.construct(node, (), ())
+    return Document(source, data, reader.lines)
 
 
-def _refuse_cycles(node: yaml.Node, outer: list[yaml.Node], source: str) -> None:
-    if any(node is one for one in outer):
+class _Reader:
+    """Plain data from YAML's nodes, and the line of each key."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.lines, self.values = source, dict[KeyPath, int](), 0
+
+    def construct(self, node: yaml.Node, path: KeyPath, outer: tuple[yaml.Node, ...]) -> Any:
+        """What a node holds; ``outer`` are the nodes around it, which it must not repeat."""
         line = node.start_mark.line + 1
-        raise InputError(f"{source}:{line}: an anchor that holds itself; expected plain values")
-    if isinstance(node, yaml.MappingNode):
-        children = [value for _, value in node.value]
-    else:
-        children = node.value if isinstance(node, yaml.SequenceNode) else []
-    for child in children:
-        _refuse_cycles(child, [*outer, node], source)
+        if any(node is one for one in outer):
+            raise self._error(line, (), "an anchor that holds itself; expected plain values")
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise self._error(line, path, f"more than {MOST_VALUES} keys and values")
+        self.lines.setdefault(path, line)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, (*outer, node))
+        if isinstance(node, yaml.SequenceNode):
+            around = (*outer, node)
+            return [
+                self.construct(item, (*path, index), around)
+                for index, item in enumerate(node.value)
+            ]
+        try:
+            return _scalar(node)
+        except _Ambiguous as error:
+            raise self._error(line, path, str(error)) from None
+        except (yaml.YAMLError, ValueError):
+            raise self._error(line, path, f"cannot read the value {quoted(node.value)}") from None
 
-
-def _construct(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], source: str) -> Any:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+    def _mapping(
+        self, node: yaml.MappingNode, path: KeyPath, outer: tuple[yaml.Node, ...]
+    ) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._error(line, path, "expected a name as the key, got a list or mapping")
+            if key_node.tag in _SPECIAL_KEYS:
+                raise self._error(line, path, _SPECIAL_KEYS[key_node.tag])
             key = str(key_node.value)
             here = (*path, key)
-            line = key_node.start_mark.line + 1
             if key in result:
-                raise InputError(f"{source}:{line}: {dotted_path(here)}: this key stands twice")
-            lines[here] = line
-            result[key] = _construct(value_node, here, lines, source)
+                raise self._error(line, here, "this key stands twice")
+            self.lines[here] = line
+            result[key] = self.construct(value_node, here, outer)
         return result
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _construct(item, (*path, index), lines, source) for index, item in enumerate(node.value)
-        ]
-    try:
-        return _scalar(node)
-    except (yaml.YAMLError, ValueError):
-        raise InputError(
-            f"{source}:{node.start_mark.line + 1}: {dotted_path(path)}: "
-            f"cannot read the value '{node.value}'"
-        ) from None
+
+    def _error(self, line: int, path: KeyPath, what: str) -> InputError:
+        dotted = dotted_path(path)
+        return InputError(f"{self.source}:{line}: {f'{dotted}: ' if dotted else ''}{what}")
+
+
+_MISREAD = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+(:[0-9_.]+)+)")
+"""Octal without its letter, and base 60: YAML 1.1 reads ``010`` as 8 and ``1:30`` as 90."""
+
+
+class _Ambiguous(Exception):
+    """A value that YAML reads as another than people mean."""
 
 
 def _scalar(node: yaml.Node) -> Any:
     value = yaml.SafeLoader("").construct_object(node, deep=True)
+    if isinstance(value, (int, float)) and _MISREAD.fullmatch(str(node.value)):
+        raise _Ambiguous(
+            f"expected a plain number, got '{node.value}', which YAML reads as {value}"
+        )
     if isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None:
         return _number_or_text(value)
     return value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ttq_energy.errors import InputError, unknown_name
+from ttq_energy.errors import InputError, quoted, unknown_name
 from ttq_energy.files import profiles_folder
 from ttq_energy.records import read_record, setting, to_plain
 from ttq_energy.strict_yaml import Document, KeyPath, parse_yaml, read_yaml
@@ -15,6 +15,11 @@ from ttq_energy.strict_yaml import Document, KeyPath, parse_yaml, read_yaml
 DEFAULT_VARIANTS = ("fp32", "int8", "ttq", "ttq-int8")
 MOST_EXAMPLES = 2**20
 """Largest batch of one inference call; beyond, a size is a slip of the keyboard."""
+MOST_SEED = 2**32 - 1
+"""Largest seed that every generator takes."""
+MOST_THREADS = 1024
+LONGEST_NAME = 100
+"""Characters of a name: it is part of the names of files."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ class MeasurementSpec:
 
     batch_sizes: tuple[int, ...] = setting((1, 64), low=1, high=MOST_EXAMPLES)
     device: str = "cpu"
-    threads: int | None = setting(None, low=1)
+    threads: int | None = setting(None, low=1, high=MOST_THREADS)
     meters: tuple[str, ...] = ()
     block_s: float = setting(0.5, above=0.0)
     idle_s: float = setting(2.0, low=0.0)
@@ -174,6 +179,7 @@ class MeasurementSpec:
     def __post_init__(self) -> None:
         if not self.batch_sizes:
             raise InputError("batch_sizes: expected at least one batch size")
+        _refuse_twice("batch_sizes", self.batch_sizes)
         if self.max_rounds < self.min_rounds:
             raise InputError(
                 f"max_rounds: must be at least min_rounds ({self.min_rounds}), "
@@ -188,7 +194,7 @@ class Study:
     name: str
     models: tuple[ModelSpec, ...]
     description: str = ""
-    seeds: tuple[int, ...] = setting((0,), low=0)
+    seeds: tuple[int, ...] = setting((0,), low=0, high=MOST_SEED)
     training: TrainingSpec | None = None
     variants: tuple[VariantSpec, ...] = tuple(VariantSpec(name) for name in DEFAULT_VARIANTS)
     measurement: MeasurementSpec | None = setting(factory=MeasurementSpec)
@@ -201,8 +207,22 @@ class Study:
         for key in ("models", "variants", "seeds"):
             if not getattr(self, key):
                 raise InputError(f"{key}: expected at least one")
-        _refuse_twice("variants", [v.name for v in self.variants])
-        _refuse_twice("models", [m.title for m in self.models])
+        for key, names in (
+            ("name", [self.name]),
+            ("variants", [v.name for v in self.variants]),
+            ("models", [m.title for m in self.models]),
+        ):
+            for name in names:
+                _check_name(key, name)
+            _refuse_twice(key, names)
+        _refuse_twice("seeds", self.seeds)
+        _refuse_twice("targets", self.targets)
+
+    @property
+    def folder_name(self) -> str:
+        """The name as part of a folder's name: letters, digits, ``-``, ``_`` and ``.`` alone."""
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
+        return safe.lstrip(".") or "study"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; ``study_from_dict`` reads it back."""
@@ -210,10 +230,22 @@ class Study:
         return plain
 
 
-def _refuse_twice(key: str, names: list[str]) -> None:
+def _refuse_twice(key: str, names: Sequence[str | int]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{key}: '{name}' stands twice")
+
+
+def _check_name(key: str, name: str) -> None:
+    """Refuse a name that tables, stage keys and files cannot bear."""
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{key}: expected a name as text, got {name!r}")
+    if not name.isprintable():
+        raise InputError(f"{key}: expected a name of printable characters, got {quoted(name)}")
+    if len(name) > LONGEST_NAME:
+        raise InputError(
+            f"{key}: expected a name of at most {LONGEST_NAME} characters, got {len(name)}"
+        )
 
 
 def load_study(path: str | os.PathLike[str], overrides: Mapping[str, str] | None = None) -> Study:
@@ -234,9 +266,10 @@ def load_study(path: str | os.PathLike[str], overrides: Mapping[str, str] | None
             raise unknown_name("study", text, shipped)
         text = str(folder / f"{text}.yaml")
     document = read_yaml(text, "study")
+    data = _expand(document.data)
     for key, value in (overrides or {}).items():
-        document.settings[_override(document.data, key, value)] = key
-    return study_from_dict(document.data, document)
+        document.settings[_override(data, key, value)] = key
+    return study_from_dict(data, document)
 
 
 def study_from_dict(data: Any, document: Document | None = None) -> Study:
@@ -271,27 +304,36 @@ def _override(data: Any, dotted: str, text: str) -> KeyPath:
     """Set one key; gives its path."""
     where = f"--set {dotted}"
     keys = dotted.split(".")
+    if not all(keys):
+        raise InputError(f"{where}: expected keys with one dot between them, such as a.b=1")
     path: list[str | int] = []
     for index, key in enumerate(keys[:-1]):
         if isinstance(data, list):
             position = _list_index(key, data, where)
             path.append(position)
             data = data[position]
+            _refuse_single(data, where, keys[: index + 1])
             continue
         path.append(key)
         if data.get(key) is None:
             data[key] = {}
         data = data[key]
-        if not isinstance(data, (dict, list)):
-            raise InputError(f"{where}: '{'.'.join(keys[: index + 1])}' holds a single value")
-    value = parse_yaml(f"value: {text}", source=where, what="value").data["value"]
+        _refuse_single(data, where, keys[: index + 1])
+    value = parse_yaml(f"value: {text}", source=where, what="value").data
+    if len(value) > 1:
+        raise InputError(f"{where}: expected one value, got several lines")
     last: Any = _list_index(keys[-1], data, where) if isinstance(data, list) else keys[-1]
-    data[last] = value
+    data[last] = value["value"]
     return (*path, last)
 
 
+def _refuse_single(data: Any, where: str, keys: list[str]) -> None:
+    if not isinstance(data, (dict, list)):
+        raise InputError(f"{where}: '{'.'.join(keys)}' holds a single value")
+
+
 def _list_index(key: str, items: list[Any], where: str) -> int:
-    if not key.isdigit() or int(key) >= len(items):
+    if not (key.isascii() and key.isdigit()) or int(key[:9]) >= len(items):
         raise InputError(f"{where}: '{key}' should be a position from 0 to {len(items) - 1}")
     return int(key)
 
