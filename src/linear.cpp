@@ -281,4 +281,11 @@ bool linear(const Kernels& kernels, const Weights& weights, const float* x, int6
   return true;
 }
 
+bool linear_many(const Kernels& kernels, const Weights* weights, int matrices, const float* x,
+                 int64_t count, float* const* ys, int threads) {
+  for (int i = 0; i < matrices; i++)
+    if (!linear(kernels, weights[i], x, count, nullptr, ys[i], threads)) return false;
+  return true;
+}
+
 }  // namespace ttq

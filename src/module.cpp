@@ -77,6 +77,30 @@ bool linear(uintptr_t x, int64_t count, uintptr_t codes, int64_t bytes, int64_t 
                      pointer<const float>(residual), pointer<float>(y), threads);
 }
 
+// Eight numbers for each matrix: address and length of its codes, rows, addresses of both scales and
+// the bias, whether ReLU follows, and the address of its output.
+bool linear_many(uintptr_t x, int64_t count, int64_t columns,
+                 const std::vector<uintptr_t>& numbers, bool quantized, int threads) {
+  constexpr size_t kEach = 8;
+  if (numbers.size() % kEach) throw std::invalid_argument("linear_many: 8 numbers a matrix expected");
+  std::vector<ttq::ReadableWeights> readable_weights;
+  std::vector<ttq::Weights> w;
+  std::vector<float*> ys;
+  const size_t matrices = numbers.size() / kEach;
+  readable_weights.reserve(matrices);
+  for (size_t i = 0; i < matrices; i++) {
+    const uintptr_t* v = numbers.data() + kEach * i;
+    const int64_t rows = static_cast<int64_t>(v[2]);
+    readable_weights.push_back(readable(
+        weights(v[0], rows, columns, v[3], v[4], v[5], v[6] != 0, quantized),
+        static_cast<int64_t>(v[1]), threads));
+    w.push_back(*readable_weights.back());
+    ys.push_back(pointer<float>(v[7]));
+  }
+  return ttq::linear_many(kernels(), w.data(), static_cast<int>(matrices), pointer<const float>(x),
+                          count, ys.data(), threads);
+}
+
 bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int64_t columns,
             uintptr_t scale_pos, uintptr_t scale_neg, uintptr_t bias, uintptr_t residual,
             bool shared_tables, bool relu, bool quantized, uintptr_t y, int threads) {
@@ -157,6 +181,7 @@ NB_MODULE(_native, m) {
   m.def("pack", &pack, Unlocked());
   m.def("unpack", &unpack, Unlocked());
   m.def("linear", &linear, Unlocked());
+  m.def("linear_many", &linear_many, Unlocked());
   m.def("conv2d", &conv2d, Unlocked());
   m.def("recurrent", &recurrent, Unlocked());
   m.def("dense_gemv", &dense_gemv, Unlocked());

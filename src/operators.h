@@ -38,6 +38,10 @@ struct Conv2dShape {
 // their sums: then the caller must follow the dense rule for them.
 bool linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
             const float* residual, float* y, int threads);
+// Several matrices of as many columns and the same activations on one input: ys[i] is (count, rows of
+// weights[i]).
+bool linear_many(const Kernels& kernels, const Weights* weights, int matrices, const float* x,
+                 int64_t count, float* const* ys, int threads);
 bool conv2d(const Kernels& kernels, const Weights& weights, const Conv2dShape& shape,
             const float* x, const float* residual, float* y, int threads);
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttq_energy.errors import InputError
-from ttq_energy.kernels import isa, pack_linear, packing, reference, ternary_linear
+from ttq_energy.kernels import isa, ops, pack_linear, packing, reference, ternary_linear
 from ttq_energy.kernels.modules import TernaryLinear
 
 sizes = st.sampled_from([1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 100, 130, 257])
@@ -226,3 +226,41 @@ def test_int8_rounds_as_the_rule_says_where_two_integers_are_equally_near():
     w = pack_linear(codes, 0.7, 0.7, activations="int8")
     expected = reference.linear(x, codes, w.scale_pos, w.scale_neg, int8=True)
     assert torch.equal(ternary_linear(x, w), expected)
+
+
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_several_matrices_on_one_input_give_what_each_gives_alone(
+    instruction_set, activations, rows
+):
+    torch.manual_seed(1)
+    x = torch.randn(rows, 300)
+    weights = [
+        pack_linear(random_codes(out, 300), 0.3, torch.rand(out), activations)
+        for out in (70, 1, 256, 513)
+    ]
+    biases = [None, torch.randn(1), torch.randn(256), None]
+    matrices = [
+        ops.Matrix(w.packed, w.scale_pos, w.scale_neg, bias, w.shape[0], relu=w.shape[0] == 256)
+        for w, bias in zip(weights, biases, strict=True)
+    ]
+    together = ops.linear_many(x, matrices, activations == "int8")
+    for y, w, bias, matrix in zip(together, weights, biases, matrices, strict=True):
+        alone = ternary_linear(x, w, bias)
+        assert torch.equal(y, alone.relu() if matrix.relu else alone)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.full((2, 8), float("nan")), torch.zeros(0, 8), torch.randn(2, 8).double()]
+)
+def test_several_matrices_take_any_input(x):
+    w = pack_linear(random_codes(5, 8), 0.3, 0.2)
+    matrix = ops.Matrix(w.packed, w.scale_pos, w.scale_neg, None, 5)
+    (y,) = ops.linear_many(x, [matrix], int8=False)
+    assert (
+        torch.equal(
+            y,
+            ternary_linear(x, w),
+        )
+        or y.isnan().all()
+    )

@@ -322,6 +322,72 @@ def linear(
     return run(x, packed, scale_pos, scale_neg, bias, residual, out_features, int8, relu)
 
 
+class Matrix(NamedTuple):
+    """One packed linear layer among several that read the same input."""
+
+    packed: Tensor
+    scale_pos: Tensor
+    scale_neg: Tensor
+    bias: Tensor | None
+    out_features: int
+    relu: bool = False
+
+
+def linear_many(x: Tensor, matrices: Sequence[Matrix], int8: bool) -> list[Tensor]:
+    """Several linear layers on one input, in one native call where :func:`is_plain` allows.
+
+    The input is quantized, or its tables built, once for all of them.
+
+    Args:
+        x: (..., in), the input of all.
+        matrices: weights of ``in`` columns each, packed for the same activations.
+        int8: whether these are packed for int8 activations.
+
+    Returns:
+        One (..., out_features) for each matrix, as :func:`linear` would give it.
+    """
+    columns = x.shape[-1]
+    if not is_plain(x) or x.numel() == 0:
+        return [
+            linear(
+                x, m.packed, m.scale_pos, m.scale_neg, m.bias, None, m.out_features, int8, m.relu
+            )
+            for m in matrices
+        ]
+    source = x.contiguous()
+    biases = [_contiguous(m.bias) for m in matrices]
+    size = x.shape[:-1]
+    ys = [torch.empty((*size, m.out_features), dtype=torch.float32) for m in matrices]
+    numbers: list[int] = []
+    for m, bias, y in zip(matrices, biases, ys, strict=True):
+        numbers += (
+            m.packed.data_ptr(),
+            m.packed.numel(),
+            m.out_features,
+            m.scale_pos.data_ptr(),
+            m.scale_neg.data_ptr(),
+            _address(bias),
+            m.relu,
+            y.data_ptr(),
+        )
+    finite = isa.native().linear_many(
+        source.data_ptr(),
+        source.numel() // columns,
+        columns,
+        numbers,
+        int8,
+        torch.get_num_threads(),
+    )
+    if finite:
+        return ys
+    return [
+        _reference_linear(
+            x, m.packed, m.scale_pos, m.scale_neg, m.bias, None, m.out_features, int8, m.relu
+        )
+        for m in matrices
+    ]
+
+
 def conv2d(
     x: Tensor,
     packed: Tensor,
