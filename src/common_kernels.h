@@ -269,7 +269,6 @@ static void dense_rows(const float* x, const float* weights, int64_t rows, int64
 }
 
 #include "tile_float.h"
-#include "tile_byte_plain.h"
 
 // A set's table with the kernels of this file; its panel kernels are still to be filled in.
 // Constant, so that nothing compiled for this set runs when the library is loaded elsewhere.
@@ -290,13 +289,8 @@ static constexpr Kernels common_kernels(const char* name, int64_t float_lanes_fr
   kernels.finish_int = finish_int;
   kernels.dense_rows = dense_rows;
   kernels.tile_pixels_float = kTilePixelsFloat;
-  kernels.tile_pixels_byte = kPlainTilePixels;
-  kernels.tile_width_byte = kPlainTileWidth;
   kernels.tile_float = tile_float;
-  kernels.tile_byte = tile_byte_plain;
   kernels.decode_float = decode_float;
-  kernels.decode_byte = decode_byte_plain<kPlainTileWidth>;
   kernels.finish_tile_float = finish_tile_float;
-  kernels.finish_tile_byte = finish_tile_byte<kPlainTileWidth>;
   return kernels;
 }

@@ -13,6 +13,8 @@ namespace ttq::neon {
 #include "subset_sums.h"
 #include "panel_neon.h"
 #include "panel_short_neon.h"
+#include "tile_byte_neon.h"
+#include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("neon", 10, kNever);
@@ -20,6 +22,7 @@ static constexpr Kernels make_kernels() {
   kernels.panel_tables_short = panel_tables_short;
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short;
+  set_tile_byte(kernels);
   return kernels;
 }
 

@@ -6,6 +6,8 @@
 
 #define VECTOR_BYTES 16
 #define TTQ_NEON
+#define DOT_BYTES
+#define FOUR_QUADS
 
 namespace ttq::neon_dotprod {
 
@@ -13,6 +15,8 @@ namespace ttq::neon_dotprod {
 #include "subset_sums.h"
 #include "panel_neon.h"
 #include "panel_short_dotprod.h"
+#include "tile_byte_neon.h"
+#include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("neon-dotprod", 10, kNever);
@@ -20,6 +24,7 @@ static constexpr Kernels make_kernels() {
   kernels.panel_tables_short = panel_tables_dotprod;
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short_dotprod;
+  set_tile_byte(kernels);
   return kernels;
 }
 

@@ -7,6 +7,8 @@ namespace ttq::portable {
 
 #include "common_kernels.h"
 #include "panel_portable.h"
+#include "tile_byte_portable.h"
+#include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("portable", 2, 2);
@@ -14,6 +16,7 @@ static constexpr Kernels make_kernels() {
   kernels.panel_tables_short = panel_tables<int16_t>;
   kernels.panel_float = panel<float, float>;
   kernels.panel_short = panel<int16_t, int32_t>;
+  set_tile_byte(kernels);
   return kernels;
 }
 

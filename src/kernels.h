@@ -119,7 +119,8 @@ struct Tile {
   const TileRun* runs;
   int64_t run_count;
   // Float [k][W] with the scales in it (w_pos, -w_neg, 0), or bytes [k / 4][2][W][4] of 0 and 1,
-  // first those that mark the +1s, then the -1s; k runs through the runs.
+  // first those that mark the +1s, then the -1s (or what else decode_byte of the set makes of as
+  // many bytes); k runs through the runs.
   const void* weights;
   void* sums;  // float [count][W], or int32 [count][2][W]: P and N
   bool first;  // whether sums are set; else they are added to

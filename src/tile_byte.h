@@ -3,8 +3,14 @@
 //
 //   kTileWidthByte, kTilePixelsByte  outputs and most pixels
 //   kTileQuads                       quads that add up in a ByteSum before it must be widened
-//   ByteVec, ByteSum                 a quad's weights of either sign, or four activations; sums
+//   ByteVec, ByteSum                 a quad's weights of one sign; sums of it for a pixel
 //   load_quad, repeat_four, no_sums, add_products, add_to_ints, spread_codes
+//   FOUR_QUADS, add_four_quads       where four quads at once are faster
+
+#ifndef LOOP_BEGIN
+#define LOOP_BEGIN(name, number)
+#define LOOP_END(name, number)
+#endif
 
 template <int PIXELS>
 struct ByteSums {
@@ -16,11 +22,19 @@ static inline void add_quads(const int8_t* const* pixels, int64_t offset, int64_
                              const uint8_t* weights, ByteSums<PIXELS>& sums) {
   const int8_t* x[PIXELS];
   for (int p = 0; p < PIXELS; p++) x[p] = pixels[p] + offset;
-  for (int64_t q = 0; q < quads; q++, weights += 8 * kTileWidthByte) {
+  int64_t q = 0;
+#ifdef FOUR_QUADS
+  for (; q + 4 <= quads; q += 4, weights += 32 * kTileWidthByte) {
+    const int8_t* now[PIXELS];
+    for (int p = 0; p < PIXELS; p++) now[p] = x[p] + 4 * q;
+    add_four_quads<PIXELS>(now, weights, sums.pos, sums.neg);
+  }
+#endif
+  for (; q < quads; q++, weights += 8 * kTileWidthByte) {
     LOOP_BEGIN("tile-int8-%c0", PIXELS);
     const ByteVec plus = load_quad(weights), minus = load_quad(weights + 4 * kTileWidthByte);
     for (int p = 0; p < PIXELS; p++) {
-      const ByteVec four = repeat_four(x[p] + 4 * q);
+      const auto four = repeat_four(x[p] + 4 * q);
       sums.pos[p] = add_products(sums.pos[p], plus, four);
       sums.neg[p] = add_products(sums.neg[p], minus, four);
     }
