@@ -33,6 +33,10 @@ static inline void store(T* p, V v) {
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+static inline void copy_floats(const float* from, int64_t count, float* to) {
+  __builtin_memcpy(to, from, static_cast<unsigned long>(count) * sizeof(float));
+}
+
 static inline int64_t panel_width(int64_t rows, int64_t panel) {
   return smaller(kPanelRows, rows - panel * kPanelRows);
 }
@@ -63,9 +67,11 @@ static float largest(const float* x, int64_t count) {
   return value;
 }
 
+// Adding 1.5 * 2^23 rounds |v| < 2^22 to the nearest integer, ties to even, and leaves it in the low
+// bits.
+constexpr float kRounder = 12582912.0f;
+
 static void quantize(const float* x, int64_t count, float multiplier, int16_t* out) {
-  // Adding and taking away 1.5 * 2^23 rounds |v| < 2^22 to the nearest integer, ties to even.
-  constexpr float kRounder = 12582912.0f;
   for (int64_t i = 0; i < count; i++) {
     const float shifted = x[i] * multiplier + kRounder;
     int32_t bits;
@@ -268,7 +274,10 @@ static void dense_rows(const float* x, const float* weights, int64_t rows, int64
   }
 }
 
+#include "transpose.h"
 #include "tile_float.h"
+#include "tile_fill.h"
+#include "tile_finish.h"
 
 // A set's table with the kernels of this file; its panel kernels are still to be filled in.
 // Constant, so that nothing compiled for this set runs when the library is loaded elsewhere.
@@ -290,6 +299,8 @@ static constexpr Kernels common_kernels(const char* name, int64_t float_lanes_fr
   kernels.dense_rows = dense_rows;
   kernels.tile_pixels_float = kTilePixelsFloat;
   kernels.tile_float = tile_float;
+  kernels.fill_float = fill_float;
+  kernels.fill_byte = fill_byte;
   kernels.decode_float = decode_float;
   kernels.finish_tile_float = finish_tile_float;
   return kernels;

@@ -1,159 +1,271 @@
-// Convolution without im2col. The padded images of a channel lie as one line of pixels, row after
-// row and image after image; a tap then is a constant distance along the line, and consecutive
-// outputs read consecutive pixels for each tap, across the borders of rows and of images. The zeros
-// left of a row also end the row before it, and those above an image end the image before it.
-// With a stride the line holds one plane for each phase of the stride. Outputs that fall into the
-// padding are computed and dropped.
-#include <algorithm>
-#include <cstring>
-#include <vector>
+#include "conv2d.h"
 
-#include "lanes.h"
-#include "operators.h"
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
 #include "parallel.h"
 
 namespace ttq {
 namespace {
 
-constexpr int64_t kTaskRows = 256;
+// A decoded panel's part: with the windows of a few pixels it fits a first-level cache of 32 KiB.
+// For floats also what float32 sums may run through.
+constexpr int64_t kPanelBytes = 20 << 10;
+// Chunks of a long window whose float32 sums are added in float32, before they go to float64.
+constexpr int64_t kFloatChunks = 16;
+// Pixels between two decodings of a panel's part: their sums stay in the second-level cache.
+constexpr int64_t kRangePixels = 1024;
+// Pixels whose outputs are written at once.
+constexpr int64_t kBlockPixels = 48;
+// Padded images that a thread fills before it runs: half a second-level cache.
+constexpr int64_t kSourceBytes = 256 << 10;
 // Tasks that each thread should find, so that an uneven split costs little.
-constexpr int64_t kTasksPerThread = 6;
-constexpr int64_t kLeastTaskRows = 16;
-// Padded activations of the images that one line holds, for each thread: half a second-level cache.
-constexpr int64_t kLineBytes = 256 << 10;
-constexpr int64_t kMostImages = 256;
+constexpr int64_t kTasksPerThread = 4;
 
 int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// Where the pixels of one direction lie in a line: the zeros before them and the distance from one
-// row (or image) to the next, which is the smallest at which no output reads past those zeros.
-struct Spacing {
-  int64_t size, padding, stride, distance = 0;
-
-  int64_t begin(int64_t phase) const {
-    return divide_up(std::max<int64_t>(padding - phase, 0), stride);
-  }
-  int64_t end(int64_t phase) const {
-    return divide_up(std::max<int64_t>(size + padding - phase, 0), stride);
-  }
-  void make_room(int64_t tap, int64_t outputs) {
-    const int64_t phase = tap % stride, reach = tap / stride + outputs;
-    distance = std::max({distance, outputs, end(phase), reach - begin(phase)});
-  }
-};
-
-// The padded planes of one channel of several images, one for each phase of the stride that a tap
-// uses.
-class Planes {
- public:
-  Planes(const Conv2dShape& s, int64_t images)
-      : s_(s),
-        rows_{s.height, s.padding_height, s.stride_height},
-        columns_{s.width, s.padding_width, s.stride_width} {
-    for (int64_t i = 0; i < s.kernel_height; i++)
-      rows_.make_room(i * s.dilation_height, s.out_height);
-    for (int64_t j = 0; j < s.kernel_width; j++)
-      columns_.make_room(j * s.dilation_width, s.out_width);
-    // The zeros after the last image: as many as an image can have above it.
-    tail_ = (rows_.begin(0) + 1) * columns_.distance;
-    plane_size_ = images * image_size() + tail_;
-    std::vector<int64_t> plane_of(s.stride_height * s.stride_width, -1);
-    for (int64_t i = 0; i < s.kernel_height; i++) {
-      for (int64_t j = 0; j < s.kernel_width; j++) {
-        const int64_t y = i * s.dilation_height, x = j * s.dilation_width;
-        const int64_t phase = y % s.stride_height * s.stride_width + x % s.stride_width;
-        if (plane_of[phase] < 0) {
-          plane_of[phase] = static_cast<int64_t>(phases_.size());
-          phases_.push_back(phase);
-        }
-        taps_.push_back(plane_of[phase] * plane_size_ + y / s.stride_height * columns_.distance +
-                        x / s.stride_width);
-      }
-    }
-  }
-
-  int64_t channel_size() const { return static_cast<int64_t>(phases_.size()) * plane_size_; }
-  int64_t width() const { return columns_.distance; }
-  int64_t image_size() const { return rows_.distance * columns_.distance; }
-  const std::vector<int64_t>& taps() const { return taps_; }
-
-  // The pixels of image number `image` of a channel, through `convert(pixels, step, count, out)`.
-  template <class T, class Convert>
-  void fill(const float* channel, int64_t image, T* planes, const Convert& convert) const {
-    for (size_t p = 0; p < phases_.size(); p++) {
-      T* plane = planes + static_cast<int64_t>(p) * plane_size_;
-      if (image == 0) std::fill_n(plane + plane_size_ - tail_, tail_, T{0});
-      for (int64_t row = 0; row < rows_.distance; row++)
-        fill_row(channel, phases_[p] / s_.stride_width, phases_[p] % s_.stride_width, row,
-                 plane + image * image_size() + row * width(), convert);
-    }
-  }
-
- private:
-  template <class T, class Convert>
-  void fill_row(const float* channel, int64_t phase_y, int64_t phase_x, int64_t row, T* out,
-                const Convert& convert) const {
-    const int64_t y = row * s_.stride_height + phase_y - s_.padding_height;
-    const int64_t begin = columns_.begin(phase_x), end = columns_.end(phase_x);
-    if (y < 0 || y >= s_.height || begin >= end) {
-      std::fill_n(out, width(), T{0});
-      return;
-    }
-    std::fill_n(out, begin, T{0});
-    std::fill(out + end, out + width(), T{0});
-    const int64_t first = begin * s_.stride_width + phase_x - s_.padding_width;
-    const float* pixels = channel + y * s_.row_stride + first * s_.column_stride;
-    convert(pixels, s_.stride_width * s_.column_stride, end - begin, out + begin);
-  }
-
-  const Conv2dShape& s_;
-  Spacing rows_, columns_;
-  int64_t tail_, plane_size_;
-  std::vector<int64_t> phases_;
-  std::vector<int64_t> taps_;
-};
-
-struct CopyRow {
-  void operator()(const float* pixels, int64_t step, int64_t count, float* out) const {
-    if (step == 1) {
-      std::memcpy(out, pixels, static_cast<size_t>(count) * sizeof(float));
-      return;
-    }
-    for (int64_t i = 0; i < count; i++) out[i] = pixels[i * step];
-  }
-};
-
-struct ZeroRow {
-  void operator()(const float*, int64_t, int64_t count, int16_t* out) const {
-    std::fill_n(out, count, int16_t{0});
-  }
-};
-
-// A few floats, without memcpy's call.
-inline void copy_floats(const float* from, int64_t count, float* to) {
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8) std::memcpy(to + i, from + i, 8 * sizeof(float));
-  for (; i < count; i++) to[i] = from[i];
+int64_t most_quads(const Kernels& kernels, bool quantized) {
+  const int64_t quad = quantized ? 8 * kernels.tile_width_byte : 16 * kTileWidth;
+  return kPanelBytes / quad;
 }
 
-struct QuantizeRow {
-  const Kernels& kernels;
-  float multiplier;
+int64_t window(int64_t outputs, int64_t stride, int64_t kernel, int64_t dilation) {
+  return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
+}
 
-  void operator()(const float* pixels, int64_t step, int64_t count, int16_t* out) const {
-    constexpr int64_t kChunk = 128;
-    float chunk[kChunk];
-    for (int64_t i = 0; i < count; i += kChunk) {
-      const int64_t now = std::min(kChunk, count - i);
-      const float* row = pixels + i * step;
-      if (step != 1) {
-        CopyRow{}(row, step, now, chunk);
-        row = chunk;
-      }
-      kernels.quantize(row, now, multiplier, out + i);
+}  // namespace
+
+Convolution::Convolution(const Kernels& kernels, const Conv2dShape& s, bool quantized,
+                         bool in_place)
+    : kernels_(kernels),
+      shape_(s),
+      quantized_(quantized),
+      width_(quantized ? kernels.tile_width_byte : kTileWidth),
+      group_channels_(s.channels / s.groups),
+      group_rows_(s.out_channels / s.groups),
+      panels_of_group_(divide_up(group_rows_, width_)),
+      source_rows_(window(s.out_height, s.stride_height, s.kernel_height, s.dilation_height)),
+      source_columns_(window(s.out_width, s.stride_width, s.kernel_width, s.dilation_width)),
+      strides_(in_place ? SourceStrides{s.row_stride, s.column_stride}
+                        : SourceStrides{source_columns_ * s.channels, s.channels}),
+      windows_(s, strides_, quantized, most_quads(kernels, quantized)) {}
+
+int64_t Convolution::source_bytes() const {
+  return divide_up(source_rows_ * source_columns_ * shape_.channels * element_bytes(), 64) * 64;
+}
+
+void Convolution::fill(const float* image, float multiplier, int64_t row_begin, int64_t row_end,
+                       void* source) const {
+  const Conv2dShape& s = shape_;
+  ImageFill f;
+  f.x = image;
+  f.row_stride = s.row_stride;
+  f.column_stride = s.column_stride;
+  f.channel_stride = s.channel_stride;
+  f.rows = s.height;
+  f.columns = s.width;
+  f.channels = s.channels;
+  f.top = s.padding_height;
+  f.left = s.padding_width;
+  f.row_begin = row_begin;
+  f.row_end = row_end;
+  f.out_columns = source_columns_;
+  f.multiplier = multiplier;
+  f.out = source;
+  if (quantized_)
+    kernels_.fill_byte(f);
+  else
+    kernels_.fill_float(f);
+}
+
+Convolution::Panel Convolution::panel(int64_t number) const {
+  const int64_t group = number / panels_of_group_, within = number % panels_of_group_ * width_;
+  return {group, group * group_rows_ + within,
+          static_cast<int>(std::min<int64_t>(width_, group_rows_ - within))};
+}
+
+void Convolution::run(const Weights& weights, const ConvolutionJob& job, int threads) const {
+  const int64_t pixels = job.images * shape_.out_height * shape_.out_width;
+  // Parts of the outputs first: what splits the pixels decodes the same weights again.
+  const int64_t wanted = threads > 1 ? kTasksPerThread * threads : 1;
+  const int64_t panel_parts = std::min(panels(), wanted);
+  const int64_t pixel_parts = std::min(divide_up(wanted, panel_parts),
+                                       std::max<int64_t>(1, pixels / kBlockPixels));
+  parallel_for(panel_parts * pixel_parts, threads, [&](int64_t task) {
+    const int64_t part = task % panel_parts, p = task / panel_parts;
+    for (int64_t i = panels() * part / panel_parts; i < panels() * (part + 1) / panel_parts; i++)
+      panel_outputs(weights, job, panel(i), pixels * p / pixel_parts,
+                    pixels * (p + 1) / pixel_parts);
+  });
+}
+
+void Convolution::panel_outputs(const Weights& weights, const ConvolutionJob& job,
+                                const Panel& panel, int64_t pixel_begin,
+                                int64_t pixel_end) const {
+  const bool whole = windows_.chunks().size() == 1;
+  for (int64_t p = pixel_begin; p < pixel_end; p += kRangePixels)
+    range_outputs(weights, job, panel, p, std::min(p + kRangePixels, pixel_end),
+                  whole && p > pixel_begin);
+}
+
+void Convolution::range_outputs(const Weights& weights, const ConvolutionJob& job,
+                                const Panel& panel, int64_t pixel_begin, int64_t pixel_end,
+                                bool decoded) const {
+  const auto chunks = static_cast<int64_t>(windows_.chunks().size());
+  const int64_t kept = chunks == 1 ? kBlockPixels : pixel_end - pixel_begin;
+  char* sums = scratch_array<char>(Scratch::kSums, kept * sum_bytes());
+  const bool long_sums = !quantized_ && chunks > kFloatChunks;
+  const int64_t values = long_sums ? kept * width_ : 0;
+  double* totals = long_sums ? scratch_array<double>(Scratch::kTotals, values) : nullptr;
+  std::fill_n(totals, values, 0.0);
+  for (int64_t c = 0; c < chunks; c++) {
+    const WindowChunk& chunk = windows_.chunks()[c];
+    if (!decoded) decode(weights, panel, chunk);
+    const bool first = long_sums ? c % kFloatChunks == 0 : c == 0;
+    for (int64_t p = pixel_begin; p < pixel_end; p += kBlockPixels) {
+      const int64_t end = std::min(p + kBlockPixels, pixel_end);
+      char* block = chunks == 1 ? sums : sums + (p - pixel_begin) * sum_bytes();
+      tiles(job, panel, chunk, p, end, first, block);
+      if (c + 1 == chunks && !long_sums) finish(weights, job, panel, p, end, block);
+    }
+    if (long_sums && (c % kFloatChunks == kFloatChunks - 1 || c + 1 == chunks)) {
+      const float* part = reinterpret_cast<const float*>(sums);
+      for (int64_t i = 0; i < values; i++) totals[i] += part[i];
     }
   }
-};
+  if (!long_sums) return;
+  float* result = reinterpret_cast<float*>(sums);
+  for (int64_t i = 0; i < values; i++) result[i] = static_cast<float>(totals[i]);
+  finish(weights, job, panel, pixel_begin, pixel_end, sums);
+}
+
+void Convolution::decode(const Weights& w, const Panel& panel, const WindowChunk& chunk) const {
+  void* decoded = scratch(Scratch::kPanel, chunk.quads * (quantized_ ? 8 : 16) * width_);
+  TileDecode d{};
+  d.quads = chunk.quads;
+  d.rows = panel.rows;
+  d.w_pos = w.scale_pos + panel.row;
+  d.w_neg = w.scale_neg + panel.row;
+  d.weights = decoded;
+  const int64_t nibbles = panel.row / kPanelRows, within = panel.row % kPanelRows;
+  if (windows_.direct() && within + panel.rows <= kPanelRows) {
+    d.stride = std::min<int64_t>(kPanelRows, w.rows - nibbles * kPanelRows);
+    d.codes = w.codes + nibbles * kPanelRows * w.depth() + within;
+    d.places = windows_.places(chunk);
+  } else {
+    reorder(w, panel, chunk, d);
+  }
+  if (quantized_)
+    kernels_.decode_byte(d);
+  else
+    kernels_.decode_float(d);
+}
+
+// The chunk's codes as a nibble panel of its own, in the order of its quads.
+void Convolution::reorder(const Weights& w, const Panel& panel, const WindowChunk& chunk,
+                          TileDecode& d) const {
+  uint8_t* codes = scratch_array<uint8_t>(Scratch::kTables, chunk.quads * width_);
+  int32_t* places = scratch_array<int32_t>(Scratch::kPlaces, chunk.quads);
+  std::memset(codes, 0, chunk.quads * width_);
+  for (int64_t q = 0; q < chunk.quads; q++) places[q] = static_cast<int32_t>(q);
+  for (int done = 0; done < panel.rows;) {
+    const int64_t row = panel.row + done, nibbles = row / kPanelRows;
+    const int64_t stride = std::min<int64_t>(kPanelRows, w.rows - nibbles * kPanelRows);
+    const int rows = static_cast<int>(std::min(panel.rows - done + int64_t{0},
+                                               (nibbles + 1) * kPanelRows - row));
+    const uint8_t* from = w.codes + nibbles * kPanelRows * w.depth() + row % kPanelRows;
+    for (int64_t q = 0; q < chunk.quads; q++) {
+      uint8_t* out = codes + q * width_ + done;
+      for (int t = 0; t < 4; t++) {
+        const int32_t column =
+            windows_.direct() ? 4 * windows_.places(chunk)[q] + t : windows_.columns(chunk)[4 * q + t];
+        if (column < 0) continue;
+        const uint8_t* bytes = from + column / 4 * stride;
+        const int bit = column % 4;
+        for (int r = 0; r < rows; r++)
+          out[r] = static_cast<uint8_t>(out[r] | (bytes[r] >> bit & 0x11) << t);
+      }
+    }
+    done += rows;
+  }
+  d.codes = codes;
+  d.places = places;
+  d.stride = width_;
+}
+
+void Convolution::tiles(const ConvolutionJob& job, const Panel& panel, const WindowChunk& chunk,
+                        int64_t pixel_begin, int64_t pixel_end, bool first, char* sums) const {
+  const int64_t image_pixels = shape_.out_height * shape_.out_width, element = element_bytes();
+  const int64_t step = shape_.stride_width * strides_.pixel * element;
+  const int64_t row_step = shape_.stride_height * strides_.row * element;
+  int64_t image = pixel_begin / image_pixels;
+  int64_t y = pixel_begin % image_pixels / shape_.out_width, x = pixel_begin % shape_.out_width;
+  const void* pixels[kBlockPixels];
+  int count = 0;
+  for (int64_t left = pixel_end - pixel_begin; left > 0;) {
+    const int64_t now = std::min(left, shape_.out_width - x);
+    const char* place = static_cast<const char*>(job.source) +
+                        (image * job.source_stride + panel.group * group_channels_) * element +
+                        y * row_step + x * step;
+    for (int64_t i = 0; i < now; i++) pixels[count++] = place + i * step;
+    left -= now;
+    x = 0;
+    if (++y == shape_.out_height) {
+      y = 0;
+      image++;
+    }
+  }
+  Tile tile{};
+  tile.runs = windows_.runs(chunk);
+  tile.run_count = chunk.runs;
+  tile.weights = scratch(Scratch::kPanel, 0);
+  tile.first = first;
+  const int most = quantized_ ? kernels_.tile_pixels_byte : kernels_.tile_pixels_float;
+  const auto run = quantized_ ? kernels_.tile_byte : kernels_.tile_float;
+  for (int p = 0; p < count; p += most) {
+    tile.pixels = pixels + p;
+    tile.count = std::min(most, count - p);
+    tile.sums = sums + p * sum_bytes();
+    run(tile);
+  }
+}
+
+void Convolution::finish(const Weights& w, const ConvolutionJob& job, const Panel& panel,
+                         int64_t pixel_begin, int64_t pixel_end, const char* sums) const {
+  const int64_t image_pixels = shape_.out_height * shape_.out_width, width = shape_.out_width;
+  const auto even = [&](const ImageStrides& strides) { return strides.row == width * strides.pixel; };
+  const bool whole = even(job.y_strides) && (!job.residual || even(job.residual_strides));
+  const auto place = [&](const ImageStrides& strides, int64_t image, int64_t pixel) {
+    return image * strides.image + pixel / width * strides.row + pixel % width * strides.pixel +
+           panel.row * strides.channel;
+  };
+  TileFinish f{};
+  f.rows = panel.rows;
+  f.w_pos = w.scale_pos + panel.row;
+  f.w_neg = w.scale_neg + panel.row;
+  f.bias = w.bias ? w.bias + panel.row : nullptr;
+  f.residual_pixel = job.residual_strides.pixel;
+  f.residual_row = job.residual_strides.channel;
+  f.y_pixel = job.y_strides.pixel;
+  f.y_row = job.y_strides.channel;
+  f.relu = w.relu;
+  for (int64_t p = pixel_begin; p < pixel_end; p += f.count) {
+    const int64_t image = p / image_pixels, pixel = p % image_pixels;
+    const int64_t rest = whole ? image_pixels - pixel : width - pixel % width;
+    f.count = std::min(rest, pixel_end - p);
+    f.sums = sums + (p - pixel_begin) * sum_bytes();
+    f.scale = quantized_ ? job.scales[image] : 1.0f;
+    f.residual = job.residual ? job.residual + place(job.residual_strides, image, pixel) : nullptr;
+    f.y = job.y + place(job.y_strides, image, pixel);
+    if (quantized_)
+      kernels_.finish_tile_byte(f);
+    else
+      kernels_.finish_tile_float(f);
+  }
+}
+
+namespace {
 
 // max |x| over an image of any strides.
 float image_largest(const Kernels& kernels, const Conv2dShape& s, const float* image) {
@@ -163,12 +275,12 @@ float image_largest(const Kernels& kernels, const Conv2dShape& s, const float* i
                     s.row_stride == s.width * s.channels;
   if (nchw || nhwc) return kernels.largest(image, s.channels * pixels);
   float most = 0;
-  std::vector<float> row(static_cast<size_t>(s.width));
+  float* row = scratch_array<float>(Scratch::kTables, s.width);
   for (int64_t c = 0; c < s.channels; c++) {
     for (int64_t y = 0; y < s.height; y++) {
-      CopyRow{}(image + c * s.channel_stride + y * s.row_stride, s.column_stride, s.width,
-                row.data());
-      const float here = kernels.largest(row.data(), s.width);
+      const float* pixel = image + c * s.channel_stride + y * s.row_stride;
+      for (int64_t i = 0; i < s.width; i++) row[i] = pixel[i * s.column_stride];
+      const float here = kernels.largest(row, s.width);
       if (!(here <= most)) most = here;  // also takes a NaN,
       if (most != most) return most;     // which then stays
     }
@@ -176,198 +288,116 @@ float image_largest(const Kernels& kernels, const Conv2dShape& s, const float* i
   return most;
 }
 
-class Conv2d {
+// Channels-last floats without padding are read where they are.
+bool runs_in_place(const Conv2dShape& s, bool quantized) {
+  return !quantized && s.padding_height == 0 && s.padding_width == 0 &&
+         (s.channel_stride == 1 || s.channels == 1);
+}
+
+// One call's images, their outputs and residuals.
+class Call {
  public:
-  Conv2d(const Kernels& kernels, const Weights& w, const Conv2dShape& s, const float* x,
-         const float* residual, float* y, int threads)
+  Call(const Kernels& kernels, const Weights& weights, const Conv2dShape& shape, const float* x,
+       const float* residual, const ImageStrides& residual_strides, float* y,
+       const ImageStrides& y_strides)
       : kernels_(kernels),
-        w_(w),
-        s_(s),
+        weights_(weights),
+        shape_(shape),
         x_(x),
         residual_(residual),
+        residual_strides_(residual_strides),
         y_(y),
-        images_(images_at_once(s, w, threads)),
-        threads_(threads),
-        planes_(s, images_),
-        group_channels_(s.channels / s.groups),
-        group_rows_(s.out_channels / s.groups) {
-    set_offsets();
-  }
+        y_strides_(y_strides),
+        in_place_(runs_in_place(shape, weights.quantized)),
+        convolution_(kernels, shape, weights.quantized, in_place_) {}
 
-  bool run() {
-    // Windows of the last block reach past the last pixel.
-    source_size_ = s_.channels * planes_.channel_size() + 4 * kLanes;
-    source_ = scratch(Scratch::kSource, source_size_ * element_bytes());
-    std::vector<float> most(images_);
-    scales_.resize(images_);
-    for (int64_t first = 0; first < s_.images; first += images_) {
-      const int64_t images = std::min(images_, s_.images - first);
-      parallel_for(images, threads_, [&](int64_t i) {
-        most[i] = image_largest(kernels_, s_, x_ + (first + i) * s_.image_stride);
-      });
-      for (int64_t i = 0; i < images; i++) {
-        if (!w_.quantized && !(most[i] <= kLargestActivation)) return false;
-        scales_[i] = row_scale(most[i]);
-      }
-      parallel_for(images * s_.channels, threads_, [&](int64_t task) {
-        fill(first, task / s_.channels, task % s_.channels);
-      });
-      line(first, images);
-    }
-    return true;
+  bool run(int threads) {
+    if (!convolution_.usable()) return false;
+    const int64_t fitting = std::max<int64_t>(1, kSourceBytes / convolution_.source_bytes());
+    if (threads > 1 && shape_.images < 2 * threads) return run_together(threads);
+    // Each thread takes some images and does all for them.
+    const int64_t tasks =
+        std::max(divide_up(shape_.images, fitting),
+                 threads > 1 ? std::min(shape_.images, kTasksPerThread * threads) : 1);
+    std::atomic<bool> good{true};
+    parallel_for(tasks, threads, [&](int64_t task) {
+      const int64_t begin = shape_.images * task / tasks;
+      if (good && !some(begin, shape_.images * (task + 1) / tasks - begin, 1)) good = false;
+    });
+    return good;
   }
 
  private:
-  // As many images as kLineBytes hold for each thread, in parts of about equal size.
-  static int64_t images_at_once(const Conv2dShape& s, const Weights& w, int threads) {
-    const int64_t element = w.quantized ? sizeof(int16_t) : sizeof(float);
-    const int64_t image = s.channels * (s.height + s.padding_height) *
-                          (s.width + s.padding_width) * element;
-    const int64_t most = std::max<int64_t>(threads, std::min(kLineBytes * threads / image, kMostImages));
-    return divide_up(s.images, divide_up(s.images, most));
+  // All threads work on the same few images.
+  bool run_together(int threads) {
+    for (int64_t first = 0; first < shape_.images; first += threads)
+      if (!some(first, std::min<int64_t>(threads, shape_.images - first), threads)) return false;
+    return true;
   }
 
-  int64_t element_bytes() const { return w_.quantized ? sizeof(int16_t) : sizeof(float); }
-
-  LanePlan plan(int64_t lanes) const {
-    const std::vector<int64_t> single{0};
-    return LanePlan(s_.shared_tables ? planes_.taps() : single, lanes,
-                    kernels_.vector_bytes / element_bytes());
-  }
-
-  // Where each code's source begins in an image's planes, for one group of channels.
-  void set_offsets() {
-    const int64_t size = planes_.channel_size();
-    if (s_.shared_tables) {
-      offsets_.assign(divide_up(group_channels_, 4) * 4, -1);
-      for (int64_t c = 0; c < group_channels_; c++) offsets_[c] = c * size;
-      return;
-    }
-    for (int64_t c = 0; c < group_channels_; c++)
-      for (int64_t tap : planes_.taps()) offsets_.push_back(c * size + tap);
-    while (offsets_.size() % 4) offsets_.push_back(-1);
-  }
-
-  int64_t row_parts(int64_t blocks) const {
-    const int64_t least = divide_up(group_rows_, kTaskRows);
-    if (threads_ <= 1) return least;
-    const int64_t wanted = divide_up(kTasksPerThread * threads_, blocks * s_.groups);
-    return std::max(least, std::min(wanted, divide_up(group_rows_, kLeastTaskRows)));
-  }
-
-  void fill(int64_t first, int64_t image, int64_t channel) const {
-    const float* pixels = x_ + (first + image) * s_.image_stride + channel * s_.channel_stride;
-    const int64_t place = channel * planes_.channel_size();
-    const int64_t end = s_.channels * planes_.channel_size();
-    const bool last = image == 0 && channel + 1 == s_.channels;
-    if (w_.quantized) {
-      int16_t* planes = static_cast<int16_t*>(source_);
-      const float multiplier = scales_[image].multiplier;
-      if (multiplier != 0)
-        planes_.fill(pixels, image, planes + place, QuantizeRow{kernels_, multiplier});
-      else
-        planes_.fill(pixels, image, planes + place, ZeroRow{});
-      if (last) std::fill(planes + end, planes + source_size_, int16_t{0});
-    } else {
-      float* planes = static_cast<float*>(source_);
-      planes_.fill(pixels, image, planes + place, CopyRow{});
-      if (last) std::fill(planes + end, planes + source_size_, 0.0f);
-    }
-  }
-
-  // All outputs of `images` images, the first of which is number `first`.
-  void line(int64_t first, int64_t images) const {
-    const int64_t lanes = (images - 1) * planes_.image_size() +
-                          (s_.out_height - 1) * planes_.width() + s_.out_width;
-    const int64_t blocks = divide_up(lanes, kLanes);
-    const LanePlan full = plan(std::min<int64_t>(kLanes, lanes));
-    const LanePlan last = plan(lanes - (blocks - 1) * kLanes);
-    const int64_t parts = row_parts(blocks);
-    parallel_for(blocks * s_.groups * parts, threads_, [&](int64_t task) {
-      const int64_t part = task % parts, group = task / parts % s_.groups;
-      const int64_t block = task / parts / s_.groups;
-      const int64_t begin = group * group_rows_;
-      outputs(first, block * kLanes, block + 1 == blocks ? last : full, group,
-              begin + group_rows_ * part / parts, begin + group_rows_ * (part + 1) / parts);
+  bool some(int64_t first, int64_t images, int threads) {
+    float* scales = scratch_array<float>(Scratch::kQuantized, 2 * images);
+    float* multipliers = scales + images;
+    std::atomic<bool> good{true};
+    parallel_for(images, threads, [&](int64_t i) {
+      const float most = image_largest(kernels_, shape_, x_ + (first + i) * shape_.image_stride);
+      if (!weights_.quantized && !(most <= kLargestActivation)) good = false;
+      const RowScale scale = row_scale(most);
+      scales[i] = scale.scale;
+      multipliers[i] = scale.multiplier;
     });
-  }
-
-  void outputs(int64_t first_image, int64_t first_lane, const LanePlan& plan, int64_t group,
-               int64_t row_begin, int64_t row_end) const {
-    const LaneJob job{&kernels_, &w_, &plan,
-                      static_cast<const char*>(source_) +
-                          (group * group_channels_ * planes_.channel_size() + first_lane) *
-                              element_bytes(),
-                      offsets_.data()};
-    Line lines[kLanes];
-    float scales[kLanes] = {};
-    const int count = lines_of(first_image, first_lane, plan.lanes, lines, scales);
-    if (count == 0) return;
-    const char* sums = static_cast<const char*>(lane_sums(job, row_begin, row_end));
-    const int64_t row_bytes = 4 * lane_row_sums(w_);
-    float residual[kLanes] = {}, values[kLanes];
-    for (int64_t row = row_begin; row < row_end; row++) {
-      const int64_t plane = row * s_.out_height * s_.out_width;
-      if (residual_)
-        for (int i = 0; i < count; i++)
-          copy_floats(residual_ + plane + lines[i].place, lines[i].count, residual + lines[i].lane);
-      finish_row(job, sums + (row - row_begin) * row_bytes, row,
-                 {0, 0, 1, w_.bias ? w_.bias[row] : 0.0f, residual_ ? residual : nullptr, w_.relu,
-                  scales},
-                 values);
-      for (int i = 0; i < count; i++)
-        copy_floats(values + lines[i].lane, lines[i].count, y_ + plane + lines[i].place);
+    if (!good) return false;
+    ConvolutionJob job{};
+    job.images = images;
+    job.scales = scales;
+    job.residual = residual_ ? residual_ + first * residual_strides_.image : nullptr;
+    job.residual_strides = residual_strides_;
+    job.y = y_ + first * y_strides_.image;
+    job.y_strides = y_strides_;
+    job.source = x_ + first * shape_.image_stride;
+    job.source_stride = shape_.image_stride;
+    if (!in_place_) {
+      const int64_t bytes = convolution_.source_bytes(), rows = convolution_.source_rows();
+      char* source = scratch_array<char>(Scratch::kSource, images * bytes + 4 * kTileSlack);
+      const int64_t parts = threads > 1 ? std::min<int64_t>(rows, kTasksPerThread * threads) : 1;
+      parallel_for(images * parts, threads, [&](int64_t task) {
+        const int64_t i = task / parts, part = task % parts;
+        convolution_.fill(x_ + (first + i) * shape_.image_stride, multipliers[i],
+                          rows * part / parts, rows * (part + 1) / parts, source + i * bytes);
+      });
+      job.source = source;
+      job.source_stride = convolution_.source_elements();
     }
-  }
-
-  // Consecutive lanes that are outputs of one image row, and where those of channel 0 go; lanes
-  // between rows and between images belong to none.
-  struct Line {
-    int64_t lane, place, count;
-  };
-
-  // The lines of a block, and the quantization scale of each lane's image.
-  int lines_of(int64_t first_image, int64_t first_lane, int64_t lanes, Line* lines,
-               float* scales) const {
-    int found = 0;
-    for (int64_t lane = 0; lane < lanes;) {
-      const int64_t image = (first_lane + lane) / planes_.image_size();
-      const int64_t pixel = (first_lane + lane) % planes_.image_size();
-      const int64_t row = pixel / planes_.width(), column = pixel % planes_.width();
-      const int64_t rest = std::min(planes_.width() - column, lanes - lane);
-      const int64_t count = std::min(rest, s_.out_width - column);
-      if (count > 0 && row < s_.out_height) {
-        const int64_t channels = (first_image + image) * s_.out_channels;
-        lines[found++] = {
-            lane, (channels * s_.out_height + row) * s_.out_width + column, count};
-        std::fill_n(scales + lane, count, scales_[image].scale);
-      }
-      lane += rest;
-    }
-    return found;
+    convolution_.run(weights_, job, threads);
+    return true;
   }
 
   const Kernels& kernels_;
-  const Weights& w_;
-  const Conv2dShape& s_;
+  const Weights& weights_;
+  const Conv2dShape& shape_;
   const float* x_;
   const float* residual_;
+  const ImageStrides& residual_strides_;
   float* y_;
-  int64_t images_;  // that one line holds
-  int threads_;
-  Planes planes_;
-  int64_t group_channels_, group_rows_;
-  std::vector<int64_t> offsets_;
-  int64_t source_size_ = 0;
-  void* source_ = nullptr;
-  std::vector<RowScale> scales_;  // of the images in the line
+  const ImageStrides& y_strides_;
+  bool in_place_;
+  Convolution convolution_;
 };
+
+// Of contiguous or channels-last images (images, channels, height, width).
+ImageStrides strides_of(const Conv2dShape& s, bool channels_last) {
+  const int64_t pixels = s.out_height * s.out_width, channels = s.out_channels;
+  if (channels_last) return {pixels * channels, s.out_width * channels, channels, 1};
+  return {pixels * channels, s.out_width, 1, pixels};
+}
 
 }  // namespace
 
 bool conv2d(const Kernels& kernels, const Weights& weights, const Conv2dShape& shape,
             const float* x, const float* residual, float* y, int threads) {
-  return Conv2d(kernels, weights, shape, x, residual, y, threads).run();
+  const ImageStrides residual_strides = strides_of(shape, shape.residual_channels_last);
+  const ImageStrides y_strides = strides_of(shape, shape.channels_last);
+  return Call(kernels, weights, shape, x, residual, residual_strides, y, y_strides).run(threads);
 }
 
 }  // namespace ttq

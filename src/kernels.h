@@ -157,6 +157,19 @@ struct TileFinish {
   bool relu;
 };
 
+// Rows of a padded image [row][out_columns][channels] from pixels of any strides (in floats): what
+// lies outside of the pixels becomes zero. Bytes get x * multiplier rounded to nearest even.
+struct ImageFill {
+  const float* x;
+  int64_t row_stride, column_stride, channel_stride;
+  int64_t rows, columns, channels;  // of x
+  int64_t top, left;                // where x begins in the padded image
+  int64_t row_begin, row_end;       // of the padded image
+  int64_t out_columns;
+  float multiplier;
+  void* out;  // the padded image's row 0
+};
+
 constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
@@ -195,10 +208,12 @@ struct Kernels {
   void (*dense_rows)(const float* x, const float* weights, int64_t rows, int64_t columns,
                      float* y);
 
-  // Tiles, the decoding of their weights and what follows their sums.
+  // Tiles, what makes their sources and weights, and what follows their sums.
   int tile_pixels_float, tile_pixels_byte, tile_width_byte;
   void (*tile_float)(const Tile&);
   void (*tile_byte)(const Tile&);
+  void (*fill_float)(const ImageFill&);
+  void (*fill_byte)(const ImageFill&);
   void (*decode_float)(const TileDecode&);
   void (*decode_byte)(const TileDecode&);
   void (*finish_tile_float)(const TileFinish&);

@@ -103,12 +103,14 @@ bool linear_many(uintptr_t x, int64_t count, int64_t columns,
 
 bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int64_t columns,
             uintptr_t scale_pos, uintptr_t scale_neg, uintptr_t bias, uintptr_t residual,
-            bool shared_tables, bool relu, bool quantized, uintptr_t y, int threads) {
+            bool residual_channels_last, bool shared_tables, bool relu, bool quantized, uintptr_t y,
+            bool channels_last, int threads) {
   if (sizes.size() != 20) throw std::invalid_argument("conv2d: 20 sizes expected");
   const auto& v = sizes;
   const ttq::Conv2dShape shape{v[0],  v[1],  v[2],  v[3],  v[4],  v[5],  v[6],
                                v[7],  v[8],  v[9],  v[10], v[11], v[12], v[13],
-                               v[14], v[15], v[16], v[17], v[18], v[19], shared_tables};
+                               v[14], v[15], v[16], v[17], v[18], v[19], shared_tables,
+                               channels_last, residual_channels_last};
   return ttq::conv2d(
       kernels(), weights(codes, shape.out_channels, columns, scale_pos, scale_neg, bias, relu, quantized),
       shape, pointer<const float>(x), pointer<const float>(residual), pointer<float>(y), threads);

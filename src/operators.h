@@ -32,6 +32,8 @@ struct Conv2dShape {
   int64_t dilation_height, dilation_width, groups;
   int64_t out_height, out_width;
   bool shared_tables;  // columns ordered (channel / 4, tap, channel % 4), else (channel, tap)
+  bool channels_last;  // the output's memory format; else contiguous
+  bool residual_channels_last;
 };
 
 // All return false, with y undefined, where float32 activations are not finite or too large for

@@ -80,7 +80,7 @@ def _reference_conv2d(
         groups=groups,
         int8=int8,
         relu=relu,
-    ).contiguous()
+    ).contiguous(memory_format=_format_like(x))
 
 
 def _fake_linear(
@@ -116,10 +116,13 @@ def _fake_conv2d(
         output_size(x.shape[2 + i], shape[2 + i], stride[i], padding[i], dilation[i])
         for i in (0, 1)
     )
-    y = x.new_empty(x.shape[0], shape[0], height, width)
-    if x.is_cuda and gpu.usable():
-        return y.contiguous(memory_format=torch.channels_last)
-    return y
+    on_gpu = x.is_cuda and gpu.usable()
+    return torch.empty(
+        (x.shape[0], shape[0], height, width),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if on_gpu else _format_like(x),
+    )
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -185,6 +188,16 @@ class _Geometry(NamedTuple):
     shared_tables: bool
 
 
+def _is_channels_last(x: Tensor) -> bool:
+    """Whether x (n, c, h, w) is channels_last and not also contiguous."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _format_like(x: Tensor) -> torch.memory_format:
+    """The memory format of a convolution's result, as torch chooses it for its own."""
+    return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+
+
 @functools.lru_cache(maxsize=4096)
 def _geometry(
     size: tuple[int, ...],
@@ -232,11 +245,19 @@ def _native_conv2d(
         tuple(dilation),
         groups,
     )
-    y = torch.empty(geometry.output, dtype=x.dtype)
+    channels_last = _is_channels_last(x)
+    y = torch.empty(
+        geometry.output,
+        dtype=x.dtype,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
     if geometry.empty:
         return y
     if x.dtype == torch.float32:
-        bias_, residual_ = _contiguous(bias), _contiguous(residual)
+        bias_, residual_ = _contiguous(bias), residual
+        residual_last = residual is not None and _is_channels_last(residual)
+        if not residual_last or (residual is not None and residual.dtype != torch.float32):
+            residual_, residual_last = _contiguous(residual), False
         finite = isa.native().conv2d(
             x.data_ptr(),
             geometry.sizes,
@@ -246,10 +267,12 @@ def _native_conv2d(
             scale_neg.data_ptr(),
             _address(bias_),
             _address(residual_),
+            residual_last,
             geometry.shared_tables,
             relu,
             int8,
             y.data_ptr(),
+            channels_last,
             torch.get_num_threads(),
         )
         if finite:
