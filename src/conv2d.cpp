@@ -18,7 +18,9 @@ constexpr int64_t kFloatChunks = 16;
 constexpr int64_t kRangePixels = 1024;
 // Pixels whose outputs are written at once.
 constexpr int64_t kBlockPixels = 48;
-// Padded images that a thread fills before it runs: half a second-level cache.
+// Padded images that a thread fills before it runs: as many as make decoding the weights cheap,
+// at most half a second-level cache.
+constexpr int64_t kSourcePixels = 512;
 constexpr int64_t kSourceBytes = 256 << 10;
 // Tasks that each thread should find, so that an uneven split costs little.
 constexpr int64_t kTasksPerThread = 4;
@@ -313,7 +315,9 @@ class Call {
 
   bool run(int threads) {
     if (!convolution_.usable()) return false;
-    const int64_t fitting = std::max<int64_t>(1, kSourceBytes / convolution_.source_bytes());
+    const int64_t fitting = std::max<int64_t>(
+        1, std::min(kSourceBytes / convolution_.source_bytes(),
+                    divide_up(kSourcePixels, shape_.out_height * shape_.out_width)));
     if (threads > 1 && shape_.images < 2 * threads) return run_together(threads);
     // Each thread takes some images and does all for them.
     const int64_t tasks =

@@ -2,76 +2,106 @@
 
 constexpr int kFinishPixels = 32;  // finished at once
 
-// `values`: [count][W] without bias, residual and ReLU, count up to kFinishPixels.
+// Outputs of one vector of a pixel's sums, before bias and residual.
 template <int W>
-static inline void finish_values(const TileFinish& f, int64_t first, int64_t count, float* values) {
+struct FloatSums {
+  static constexpr int kStride = W;  // values of a pixel
+  explicit FloatSums(const TileFinish&) {}
+  VecF value(const void* sums, int64_t place, int v) const {
+    return load<VecF>(static_cast<const float*>(sums) + place + v);
+  }
+};
+
+template <int W>
+struct IntSums {
+  static constexpr int kStride = 2 * W;
+  float scale, pos[W] = {}, neg[W] = {};
+
+  explicit IntSums(const TileFinish& f) : scale(f.scale) {
+    for (int r = 0; r < f.rows; r++) {
+      pos[r] = f.w_pos[r];
+      neg[r] = f.w_neg[r];
+    }
+  }
+  VecF value(const void* sums, int64_t place, int v) const {
+    const int32_t* from = static_cast<const int32_t*>(sums) + place + v;
+    const VecF plus = __builtin_convertvector(load<VecI>(from), VecF);
+    const VecF minus = __builtin_convertvector(load<VecI>(from + W), VecF);
+    return scale * (load<VecF>(pos + v) * plus - load<VecF>(neg + v) * minus);
+  }
+};
+
+static inline VecF clamped(VecF value) { return value < 0 ? VecF{} : value; }  // a NaN stays one
+
+// Whole pixels: `residual` null or [count] of residual_pixel.
+template <int W, class Sums>
+static inline void finish_whole(const TileFinish& f, const Sums& s, int64_t first, int64_t count,
+                                const float* residual, bool relu, float* y, int64_t y_pixel) {
   constexpr int kWidth = VECTOR_BYTES / 4;
   static_assert(W % kWidth == 0, "whole vectors");
-  if (f.bias) {
-    float bias[W] = {};
+  float bias[W] = {};
+  if (f.bias)
     for (int r = 0; r < f.rows; r++) bias[r] = f.bias[r];
-    for (int64_t p = 0; p < count; p++)
-      for (int v = 0; v < W; v += kWidth)
-        store(values + p * W + v, load<VecF>(values + p * W + v) + load<VecF>(bias + v));
-  }
-  if (f.residual) {
-    const float* residual = f.residual + first * f.residual_pixel;
-    if (f.residual_row == 1) {
-      for (int64_t p = 0; p < count; p++)
-        for (int r = 0; r < f.rows; r++) values[p * W + r] += residual[p * f.residual_pixel + r];
-    } else {
-      float block[kFinishPixels * W];
-      transpose_floats(residual, f.residual_row, f.rows, count, block, W);
-      for (int64_t p = 0; p < count; p++)
-        for (int r = 0; r < f.rows; r++) values[p * W + r] += block[p * W + r];
+  for (int v = 0; v < W; v += kWidth) {
+    const VecF addend = load<VecF>(bias + v);
+    for (int64_t p = 0; p < count; p++) {
+      VecF value = s.value(f.sums, (first + p) * Sums::kStride, v) + addend;
+      if (residual) value += load<VecF>(residual + p * f.residual_pixel + v);
+      store(y + p * y_pixel + v, relu ? clamped(value) : value);
     }
   }
-  // A NaN stays one.
-  if (f.relu)
-    for (int64_t i = 0; i < count * W; i += kWidth) {
-      const VecF value = load<VecF>(values + i);
-      store(values + i, value < 0 ? VecF{} : value);
-    }
-  float* y = f.y + first * f.y_pixel;
-  if (f.y_row != 1) {
-    transpose_floats(values, W, count, f.rows, y, f.y_row);
-  } else if (f.rows == W) {
+}
+
+// The residual of other formats or of fewer outputs, and the ReLU that follows it.
+template <int W>
+static inline void finish_rest(const TileFinish& f, int64_t first, int64_t count, float* values) {
+  constexpr int kWidth = VECTOR_BYTES / 4;
+  const float* residual = f.residual + first * f.residual_pixel;
+  if (f.residual_row == 1) {
     for (int64_t p = 0; p < count; p++)
-      __builtin_memcpy(y + p * f.y_pixel, values + p * W, W * sizeof(float));
+      for (int r = 0; r < f.rows; r++) values[p * W + r] += residual[p * f.residual_pixel + r];
   } else {
+    float block[kFinishPixels * W];
+    transpose_floats(residual, f.residual_row, f.rows, count, block, W);
     for (int64_t p = 0; p < count; p++)
-      for (int r = 0; r < f.rows; r++) y[p * f.y_pixel + r] = values[p * W + r];
+      for (int r = 0; r < f.rows; r++) values[p * W + r] += block[p * W + r];
+  }
+  if (f.relu)
+    for (int64_t i = 0; i < count * W; i += kWidth)
+      store(values + i, clamped(load<VecF>(values + i)));
+}
+
+template <int W, class Sums>
+static inline void finish_tile(const TileFinish& f) {
+  const Sums sums(f);
+  const bool whole = f.rows == W;
+  const bool residual_whole = whole && f.residual && f.residual_row == 1;
+  const bool later = f.residual && !residual_whole;
+  float values[kFinishPixels * W];
+  for (int64_t first = 0; first < f.count; first += kFinishPixels) {
+    const int64_t count = smaller(kFinishPixels, f.count - first);
+    const float* residual = residual_whole ? f.residual + first * f.residual_pixel : nullptr;
+    float* y = f.y + first * f.y_pixel;
+    if (whole && f.y_row == 1 && !later) {
+      finish_whole<W>(f, sums, first, count, residual, f.relu, y, f.y_pixel);
+      continue;
+    }
+    finish_whole<W>(f, sums, first, count, residual, f.relu && !later, values, W);
+    if (later) finish_rest<W>(f, first, count, values);
+    if (f.y_row != 1) {
+      transpose_floats(values, W, count, f.rows, y, f.y_row);
+    } else {
+      for (int64_t p = 0; p < count; p++)
+        for (int r = 0; r < f.rows; r++) y[p * f.y_pixel + r] = values[p * W + r];
+    }
   }
 }
 
 static void finish_tile_float(const TileFinish& f) {
-  float values[kFinishPixels * kTileWidth];
-  for (int64_t first = 0; first < f.count; first += kFinishPixels) {
-    const int64_t count = smaller(kFinishPixels, f.count - first);
-    __builtin_memcpy(values, static_cast<const float*>(f.sums) + first * kTileWidth,
-                     static_cast<unsigned long>(count) * kTileWidth * sizeof(float));
-    finish_values<kTileWidth>(f, first, count, values);
-  }
+  finish_tile<kTileWidth, FloatSums<kTileWidth>>(f);
 }
 
 template <int W>
 static void finish_tile_byte(const TileFinish& f) {
-  constexpr int kWidth = VECTOR_BYTES / 4;
-  float pos[W] = {}, neg[W] = {}, values[kFinishPixels * W];
-  for (int r = 0; r < f.rows; r++) {
-    pos[r] = f.w_pos[r];
-    neg[r] = f.w_neg[r];
-  }
-  const int32_t* sums = static_cast<const int32_t*>(f.sums);
-  for (int64_t first = 0; first < f.count; first += kFinishPixels) {
-    const int64_t count = smaller(kFinishPixels, f.count - first);
-    for (int64_t p = 0; p < count; p++)
-      for (int v = 0; v < W; v += kWidth) {
-        const int32_t* place = sums + (first + p) * 2 * W + v;
-        const VecF plus = __builtin_convertvector(load<VecI>(place), VecF);
-        const VecF minus = __builtin_convertvector(load<VecI>(place + W), VecF);
-        store(values + p * W + v, f.scale * (load<VecF>(pos + v) * plus - load<VecF>(neg + v) * minus));
-      }
-    finish_values<W>(f, first, count, values);
-  }
+  finish_tile<W, IntSums<W>>(f);
 }

@@ -32,7 +32,9 @@ constexpr int kTilePixelsFloat = kTileSums / kTileVectors;
 template <int PIXELS>
 static void tile_float_of(const Tile& t) {
   constexpr int kWidth = VECTOR_BYTES / 4;
-  VecF sums[PIXELS][kTileVectors] = {};
+  VecF sums[PIXELS][kTileVectors];
+  for (int p = 0; p < PIXELS; p++)
+    for (int v = 0; v < kTileVectors; v++) sums[p][v] = VecF{};
   const float* w = static_cast<const float*>(t.weights);
   for (int64_t r = 0; r < t.run_count; r++) {
     const float* x[PIXELS];
@@ -44,18 +46,19 @@ static void tile_float_of(const Tile& t) {
       for (int v = 0; v < kTileVectors; v++) weights[v] = load<VecF>(w + v * kWidth);
       w += kTileWidth;
       for (int p = 0; p < PIXELS; p++) {
-        const VecF value = VecF{} + x[p][k];
+        const VecF value = x[p][k] - VecF{};  // a broadcast
         for (int v = 0; v < kTileVectors; v++)
           sums[p][v] = multiply_add(value, weights[v], sums[p][v]);
       }
     }
   }
   float* out = static_cast<float*>(t.sums);
+  if (!t.first)
+    for (int p = 0; p < PIXELS; p++)
+      for (int v = 0; v < kTileVectors; v++)
+        sums[p][v] += load<VecF>(out + p * kTileWidth + v * kWidth);
   for (int p = 0; p < PIXELS; p++)
-    for (int v = 0; v < kTileVectors; v++) {
-      float* place = out + p * kTileWidth + v * kWidth;
-      store(place, t.first ? sums[p][v] : load<VecF>(place) + sums[p][v]);
-    }
+    for (int v = 0; v < kTileVectors; v++) store(out + p * kTileWidth + v * kWidth, sums[p][v]);
 }
 
 template <int PIXELS>
