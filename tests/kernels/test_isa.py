@@ -24,6 +24,7 @@ SOURCES = [
         "linear",
         "linear_wide",
         "conv2d",
+        "windows",
         "lanes",
         "pack",
         "parallel",
