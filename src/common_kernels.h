@@ -279,6 +279,8 @@ static void dense_rows(const float* x, const float* weights, int64_t rows, int64
 #include "tile_fill.h"
 #include "tile_finish.h"
 
+#include "step_kernels.h"
+
 // A set's table with the kernels of this file; its panel kernels are still to be filled in.
 // Constant, so that nothing compiled for this set runs when the library is loaded elsewhere.
 static constexpr Kernels common_kernels(const char* name, int64_t float_lanes_from,
@@ -297,6 +299,12 @@ static constexpr Kernels common_kernels(const char* name, int64_t float_lanes_fr
   kernels.finish_float = finish_float;
   kernels.finish_int = finish_int;
   kernels.dense_rows = dense_rows;
+  kernels.lstm_cell = lstm_cell;
+  kernels.gru_cell = gru_cell;
+  kernels.swiglu = swiglu;
+  kernels.rms_norm = rms_norm;
+  kernels.rotate = rotate;
+  kernels.attend = attend;
   kernels.tile_pixels_float = kTilePixelsFloat;
   kernels.tile_float = tile_float;
   kernels.fill_float = fill_float;

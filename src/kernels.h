@@ -170,6 +170,16 @@ struct ImageFill {
   void* out;  // the padded image's row 0
 };
 
+// A head of cached keys and values, and the queries that share it.
+struct AttendedHead {
+  const float* query;   // [queries][columns], scaled
+  const float* keys;    // [length][columns]
+  const float* values;
+  int64_t queries, length, columns;
+  float* weights;       // [length] to work in
+  float* out;           // [queries][columns]
+};
+
 constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
@@ -218,6 +228,16 @@ struct Kernels {
   void (*decode_byte)(const TileDecode&);
   void (*finish_tile_float)(const TileFinish&);
   void (*finish_tile_byte)(const TileFinish&);
+
+  // The dense parts of a recurrent or decoding step (step_kernels.h).
+  void (*lstm_cell)(const float* gates, int64_t hidden, float* c, float* h);
+  void (*gru_cell)(const float* input, const float* product, int64_t hidden, const float* before,
+                   float* h);
+  void (*swiglu)(const float* gate, const float* up, int64_t count, float* y);
+  void (*rms_norm)(const float* x, const float* weight, int64_t count, double epsilon, float* y);
+  void (*rotate)(const float* x, const float* cosine, const float* sine, int64_t half, float scale,
+                 float* y);
+  void (*attend)(const AttendedHead& head);
 
   // Kernels of the wide layouts, null in sets without them. Tables hold w_pos for code +1 and
   // -w_neg for -1 (triples), or exact integers (sextets). Sums are added to what is there: float

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 #include <string>
@@ -146,6 +147,44 @@ bool recurrent(uintptr_t codes, int64_t bytes, int64_t rows, uintptr_t scale_pos
       threads);
 }
 
+void attend_step(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t cosine, uintptr_t sine,
+                 uintptr_t keys, uintptr_t values, int64_t batch, int64_t heads, int64_t kv_heads,
+                 int64_t head_dim, int64_t capacity, int64_t position, uintptr_t out, int threads) {
+  ttq::attend_step(
+      kernels(),
+      {batch, heads, kv_heads, head_dim, capacity, position, pointer<const float>(q),
+       pointer<const float>(k), pointer<const float>(v), pointer<const float>(cosine),
+       pointer<const float>(sine), pointer<float>(keys), pointer<float>(values),
+       pointer<float>(out)},
+      threads);
+}
+
+// Runs of items, one for each thread where there are enough of them to share.
+template <class Body>
+void in_runs(int64_t items, int64_t item_values, int threads, const Body& body) {
+  constexpr int64_t kWorthAThread = 16384;  // values
+  const int64_t parts = std::min<int64_t>(threads, items * item_values / kWorthAThread + 1);
+  ttq::parallel_for(parts, threads, [&](int64_t part) {
+    body(items * part / parts, items * (part + 1) / parts);
+  });
+}
+
+void rms_norm(uintptr_t x, uintptr_t weight, int64_t rows, int64_t columns, double epsilon,
+              uintptr_t y, int threads) {
+  in_runs(rows, columns, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+      kernels().rms_norm(pointer<const float>(x) + r * columns, pointer<const float>(weight),
+                         columns, epsilon, pointer<float>(y) + r * columns);
+  });
+}
+
+void swiglu(uintptr_t gate, uintptr_t up, int64_t count, uintptr_t y, int threads) {
+  in_runs(count, 1, threads, [&](int64_t begin, int64_t end) {
+    kernels().swiglu(pointer<const float>(gate) + begin, pointer<const float>(up) + begin,
+                     end - begin, pointer<float>(y) + begin);
+  });
+}
+
 void dense_gemv(uintptr_t x, uintptr_t w, int64_t rows, int64_t columns, uintptr_t y,
                 int threads) {
   ttq::parallel_for(threads, threads, [&](int64_t part) {
@@ -186,6 +225,9 @@ NB_MODULE(_native, m) {
   m.def("linear_many", &linear_many, Unlocked());
   m.def("conv2d", &conv2d, Unlocked());
   m.def("recurrent", &recurrent, Unlocked());
+  m.def("attend_step", &attend_step, Unlocked());
+  m.def("rms_norm", &rms_norm, Unlocked());
+  m.def("swiglu", &swiglu, Unlocked());
   m.def("dense_gemv", &dense_gemv, Unlocked());
   m.def("read_memory", &read_memory, Unlocked());
 }

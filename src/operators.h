@@ -73,6 +73,18 @@ struct Sequence {
 bool recurrent(const Kernels& kernels, const Weights& weights, const Sequence& sequence,
                int threads);
 
+// One new token of each sequence beside those in a cache. Rows of q, k and v hold the heads side by
+// side; q has a multiple of as many heads as k and v, which neighbours share.
+struct DecodingStep {
+  int64_t batch, heads, kv_heads, head_dim;
+  int64_t capacity, position;  // places for tokens in the cache, and the new token's
+  const float *q, *k, *v;
+  const float *cosine, *sine;  // (head_dim) of this position
+  float *keys, *values;        // (batch, kv_heads, capacity, head_dim), to which k and v are added
+  float* out;                  // (batch, heads * head_dim)
+};
+void attend_step(const Kernels& kernels, const DecodingStep& step, int threads);
+
 // The instruction sets of this build that this CPU has, best first; ends with portable.
 int usable_kernels(const Kernels** found, int capacity);
 extern const char* const kKnownNames[];

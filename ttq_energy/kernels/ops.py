@@ -313,7 +313,7 @@ def _runs_natively(x: Tensor) -> bool:
 
 
 def _needs_dispatcher(x: Tensor) -> bool:
-    """Whether anything must see the operator: compiling, tracing, a mode, another device.
+    """Whether anything must see the operator: compiling, tracing, a mode or transform, a device.
 
     Everywhere else the native code is called straight away: torch's dispatcher costs an operator
     implemented in Python several microseconds, as much as a small layer's arithmetic.
@@ -324,6 +324,8 @@ def _needs_dispatcher(x: Tensor) -> bool:
         or torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
     )
 
 
@@ -449,7 +451,7 @@ def conv2d(
 
 def is_plain(x: Tensor) -> bool:
     """Whether the native code may be called with this tensor straight away."""
-    return _runs_natively(x) and not _needs_dispatcher(x)
+    return not _needs_dispatcher(x) and _runs_natively(x)
 
 
 def recurrent(

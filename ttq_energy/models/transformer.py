@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ttq_energy.kernels import decoding, siblings
 from ttq_energy.models.options import TransformerOptions
 
 
@@ -74,6 +75,15 @@ class Rotary(nn.Module):
         return x * cos + turned * sin
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's, with a native kernel where that is faster."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., n) to the same."""
+        assert self.eps is not None
+        return decoding.rms_norm(x, self.weight, self.eps)
+
+
 class Attention(nn.Module):
     """Causal self-attention; fewer heads of keys and values than of queries where so asked."""
 
@@ -87,37 +97,61 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(d_model, d_model, bias=False)
 
     def forward(
-        self, x: torch.Tensor, rotary: Rotary, cache: KVCache | None, layer: int
+        self,
+        x: torch.Tensor,
+        rotary: Rotary,
+        cache: KVCache | None,
+        layer: int,
+        residual: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(N, T, d_model) to the same."""
+        """(N, T, d_model) to the same, to which ``residual`` is added."""
+        query, key, value = siblings.run((self.q_proj, self.k_proj, self.v_proj), x)
+        out = None
+        if cache is not None and x.shape[1] == 1:
+            keys, values = cache.keys[layer], cache.values[layer]
+            tables = rotary.cos, rotary.sin
+            out = decoding.attend(query, key, value, *tables, keys, values, cache.length)
+        if out is None:
+            out = self._attend(query, key, value, rotary, cache, layer)
+        return siblings.plus(self.o_proj, out, residual)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rotary: Rotary,
+        cache: KVCache | None,
+        layer: int,
+    ) -> torch.Tensor:
+        """Any number of tokens behind those in the cache, by torch's operators."""
         start = 0 if cache is None else cache.length
-        query = rotary(self._heads(self.q_proj(x), self.n_heads), start)
-        key = rotary(self._heads(self.k_proj(x), self.n_kv_heads), start)
-        value = self._heads(self.v_proj(x), self.n_kv_heads)
+        query = rotary(self._heads(query, self.n_heads), start)
+        key = rotary(self._heads(key, self.n_kv_heads), start)
+        value = self._heads(value, self.n_kv_heads)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
         out = functional.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=self._mask(x, start),
+            attn_mask=self._mask(query, start),
             is_causal=start == 0,
             enable_gqa=self.n_kv_heads != self.n_heads,
         )
-        mixed: torch.Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
-        return mixed
+        return out.transpose(1, 2).flatten(2)
 
     def _heads(self, x: torch.Tensor, heads: int) -> torch.Tensor:
         """(N, T, heads * head_dim) to (N, heads, T, head_dim)."""
         return x.view(*x.shape[:-1], heads, self.head_dim).transpose(1, 2)
 
     @staticmethod
-    def _mask(x: torch.Tensor, start: int) -> torch.Tensor | None:
+    def _mask(query: torch.Tensor, start: int) -> torch.Tensor | None:
         """What each of several tokens behind cached ones may see; None where all, or causal."""
-        tokens = x.shape[1]
+        tokens = query.shape[2]
         if start == 0 or tokens == 1:
             return None
-        seen = torch.ones(tokens, start + tokens, dtype=torch.bool, device=x.device)
+        seen = torch.ones(tokens, start + tokens, dtype=torch.bool, device=query.device)
         return seen.tril(start)
 
 
@@ -131,9 +165,14 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(d_ff, d_model, bias=False)
         self.act_fn = nn.SiLU()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
-        return out
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, T, d_model) to the same, to which ``residual`` is added."""
+        gate, up = siblings.run((self.gate_proj, self.up_proj), x)
+        if decoding.applies(gate, up) and siblings.unobserved(self.act_fn):
+            hidden = decoding.swiglu(gate, up)
+        else:
+            hidden = self.act_fn(gate) * up
+        return siblings.plus(self.down_proj, hidden, residual)
 
 
 class DecoderLayer(nn.Module):
@@ -149,17 +188,22 @@ class DecoderLayer(nn.Module):
         epsilon: float,
     ) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(d_model, eps=epsilon)
+        self.input_layernorm = RMSNorm(d_model, eps=epsilon)
         self.self_attn = Attention(d_model, n_heads, n_kv_heads)
-        self.post_attention_layernorm = nn.RMSNorm(d_model, eps=epsilon)
+        self.post_attention_layernorm = RMSNorm(d_model, eps=epsilon)
         self.mlp = FeedForward(d_model, d_ff)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, x: torch.Tensor, rotary: Rotary, cache: KVCache | None, layer: int
     ) -> torch.Tensor:
-        x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotary, cache, layer))
-        out: torch.Tensor = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+        normed = self.input_layernorm(x)
+        if self.training and self.dropout.p:
+            x = x + self.dropout(self.self_attn(normed, rotary, cache, layer))
+            out: torch.Tensor = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+            return out
+        x = self.self_attn(normed, rotary, cache, layer, x)
+        out = self.mlp(self.post_attention_layernorm(x), x)
         return out
 
 
@@ -185,7 +229,7 @@ class Decoder(nn.Module):
             DecoderLayer(d_model, n_heads, n_kv_heads, d_ff, dropout, epsilon)
             for _ in range(n_layers)
         )
-        self.norm = nn.RMSNorm(d_model, eps=epsilon)
+        self.norm = RMSNorm(d_model, eps=epsilon)
         self.rotary = Rotary(d_model // n_heads, context, rope_base)
 
     def forward(self, tokens: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:

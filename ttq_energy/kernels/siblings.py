@@ -1,0 +1,78 @@
+"""Linear layers called together: several on one input, or one with a residual addition behind it.
+
+Models call these in place of the layers themselves. Packed layers then run in one native call,
+which prepares their input once; layers of any other kind, and those that something watches by
+forward hooks, run one by one as if called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from ttq_energy.kernels import ops
+from ttq_energy.kernels.modules import TernaryLinear
+
+
+def unobserved(layer: nn.Module) -> bool:
+    """Whether calling the layer does nothing but its class's ``forward``: no hooks, no patches."""
+    return not (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+        or "forward" in layer.__dict__
+    )
+
+
+def packed(layer: nn.Module) -> TypeGuard[TernaryLinear]:
+    """Whether native code may stand in for calling the layer."""
+    return type(layer) is TernaryLinear and unobserved(layer)
+
+
+def run(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+    """The layers' outputs on the same input (..., in).
+
+    Packed layers of one kind of activations go through one native call.
+    """
+    first = layers[0]
+    if type(first) is not TernaryLinear or not ops.is_plain(x):
+        return [layer(x) for layer in layers]
+    matrices = []
+    for layer in layers:
+        if (
+            not packed(layer)
+            or layer.activations != first.activations
+            or layer.in_features != x.shape[-1]
+        ):
+            return [each(x) for each in layers]
+        tensors = layer._buffers
+        matrices.append(
+            ops.Matrix(
+                tensors["packed"],  # type: ignore[arg-type]
+                tensors["scale_pos"],  # type: ignore[arg-type]
+                tensors["scale_neg"],  # type: ignore[arg-type]
+                tensors["bias"],
+                layer.out_features,
+                layer.relu,
+            )
+        )
+    return ops.linear_many(x, matrices, first.activations == "int8")
+
+
+def plus(layer: nn.Module, x: Tensor, residual: Tensor | None) -> Tensor:
+    """``residual + layer(x)``, or ``layer(x)`` where there is none; packed layers add natively."""
+    if residual is None:
+        y: Tensor = layer(x)
+        return y
+    if packed(layer) and not layer.relu and ops.is_plain(x) and ops.is_plain(residual):
+        return layer.forward(x, residual)
+    total: Tensor = residual + layer(x)
+    return total
