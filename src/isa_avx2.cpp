@@ -11,13 +11,17 @@ namespace ttq::avx2 {
 #include "common_kernels.h"
 #include "panel_float_avx2.h"
 #include "panel_short_avx2.h"
+#include "panel_fixed_avx2.h"
 #include "tile_byte_x86.h"
 #include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx2", 10, kNever);
   kernels.panel_tables_float = panel_tables_float;
+  kernels.short_table_bytes = kShuffledTableBytes;
   kernels.panel_tables_short = panel_tables_short;
+  kernels.fixed_tables = fixed_tables;
+  kernels.panel_fixed = panel_fixed;
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short;
   set_tile_byte(kernels);

@@ -17,6 +17,7 @@ namespace ttq::avx512_plain {
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx512-plain", 10, 48);
   kernels.panel_tables_float = panel_tables_plain;
+  kernels.short_table_bytes = kShuffledTableBytes;
   kernels.panel_tables_short = panel_tables_short;
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short;

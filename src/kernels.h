@@ -26,6 +26,9 @@ constexpr int kCodeLimit = 127;    // |quantized activation|
 constexpr int kPanelTableBytes = 64;
 constexpr int kPrefetchBytes = 2048;  // codes fetched ahead: hardware stops at each page
 constexpr int kPanelFloatGroups = 128;  // groups of one panel_float call: float32 rounding, cache
+constexpr int kShuffledTableBytes = 32;  // of a group, where panel_short shuffles bytes on x86
+constexpr int kFixedTableBytes = 80;    // table of a group in the fixed-point kernel
+constexpr int kFixedChunk = 512;        // groups of one panel_fixed call, which share a unit
 constexpr int kTripleColumns = 18;      // columns and panel bytes of a group in the wide layouts
 constexpr int kTripleBytes = 256;
 constexpr int kSextetColumns = 12;
@@ -180,6 +183,13 @@ struct AttendedHead {
   float* out;           // [queries][columns]
 };
 
+// Columns whose activations are multiples of one unit: x is about unit * integer.
+struct FixedChunk {
+  double unit;
+  double offset;  // sum of the negative integers, from which table entries count
+  double lost;    // sum of |x - unit * integer|
+};
+
 constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
@@ -205,14 +215,23 @@ struct Kernels {
   void (*finish_float)(const void* sums, const Finish& finish, float* values);
   void (*finish_int)(const void* sums, const Finish& finish, float* values);
 
-  // Panel kernels: tables of kPanelTableBytes for each group; sums of 64 rows over `groups`,
+  // Panel kernels: tables of kPanelTableBytes (int8: short_table_bytes) for each group; sums of 64
+  // rows over `groups`,
   // at most kPanelFloatGroups or kPanelShortGroups.
   void (*panel_tables_float)(const float* x, int64_t groups, void* tables);
+  int64_t short_table_bytes = kPanelTableBytes;
   void (*panel_tables_short)(const int16_t* x, int64_t groups, void* tables);
   void (*panel_float)(const void* tables, const uint8_t* codes, int64_t groups, float* pos,
                       float* neg);
   void (*panel_short)(const void* tables, const uint8_t* codes, int64_t groups, int32_t* pos,
                       int32_t* neg);
+
+  // In place of panel_float, null in sets without it: tables of kFixedTableBytes for each group of
+  // up to 4 * kFixedChunk columns, those past the last counting as zeros (and one group more than
+  // needed may be written); sums of 64 rows are added to what is there.
+  FixedChunk (*fixed_tables)(const float* x, int64_t columns, void* tables) = nullptr;
+  void (*panel_fixed)(const void* tables, const uint8_t* codes, int64_t groups,
+                      const FixedChunk& chunk, double* pos, double* neg) = nullptr;
 
   // Dot products of `rows` dense float rows with x, for the dense GEMV rival.
   void (*dense_rows)(const float* x, const float* weights, int64_t rows, int64_t columns,

@@ -5,6 +5,7 @@
 
 #include "lanes.h"
 #include "layout.h"
+#include "linear_panel.h"
 #include "linear_rows.h"
 #include "linear_wide.h"
 #include "operators.h"
@@ -13,8 +14,6 @@
 namespace ttq {
 namespace {
 
-// Input rows that the panel kernels take at once: their tables stay in the near caches.
-constexpr int64_t kPanelInputs = 16;
 // Weight rows of one lanes task: the sums stay in the second-level cache.
 constexpr int64_t kTaskRows = 256;
 // Outputs of one input row that a lanes task writes at once: a cache line. Outputs of the next
@@ -31,120 +30,6 @@ void quantize_rows(const Kernels& kernels, const float* x, int64_t count, int64_
     int16_t* row = integers + m * width;
     scales[m] = quantize_row(kernels, x + m * columns, columns, row);
     std::fill(row + columns, row + width, int16_t{0});
-  }
-}
-
-class PanelLinear {
- public:
-  PanelLinear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count)
-      : kernels_(kernels), w_(weights), count_(count), depth_(weights.depth()) {
-    const int64_t width = padded(w_.columns);
-    tables_ = scratch_array<uint8_t>(Scratch::kTables, count * depth_ * kPanelTableBytes);
-    scales_ = scratch_array<float>(Scratch::kPlaces, count);
-    if (w_.quantized) {
-      int16_t* integers = scratch_array<int16_t>(Scratch::kQuantized, count * width);
-      quantize_rows(kernels, x, count, w_.columns, integers, scales_);
-      kernels.panel_tables_short(integers, count * depth_, tables_);
-    } else {
-      const float* source = x;
-      if (width != w_.columns) {
-        float* copy = scratch_array<float>(Scratch::kSource, count * width);
-        for (int64_t m = 0; m < count; m++) {
-          std::copy_n(x + m * w_.columns, w_.columns, copy + m * width);
-          std::fill(copy + m * width + w_.columns, copy + (m + 1) * width, 0.0f);
-        }
-        source = copy;
-      }
-      kernels.panel_tables_float(source, count * depth_, tables_);
-    }
-  }
-
-  // Rows of one panel for every input row; rows of y and residual are `stride` apart.
-  void panel(int64_t panel, const float* residual, float* y, int64_t stride) const {
-    const int64_t first = panel * kPanelRows;
-    const int64_t width = std::min<int64_t>(kPanelRows, w_.rows - first);
-    const uint8_t* codes = w_.codes + first * depth_;
-    for (int64_t m = 0; m < count_; m++) {
-      float values[kPanelRows];
-      const uint8_t* tables = tables_ + m * depth_ * kPanelTableBytes;
-      if (w_.quantized)
-        sum_ints(codes, width, tables, first, scales_[m], values);
-      else
-        sum_floats(codes, width, tables, first, values);
-      const int64_t place = m * stride + first;
-      finish_rows(values, w_, first, width, residual ? residual + place : nullptr, y + place);
-    }
-  }
-
- private:
-  // A narrow panel's bytes spread to the width that the kernels take.
-  const uint8_t* full_width(const uint8_t* codes, int64_t width, int64_t groups) const {
-    if (width == kPanelRows) return codes;
-    uint8_t* wide = scratch_array<uint8_t>(Scratch::kPanel, kPanelShortGroups * kPanelRows);
-    for (int64_t g = 0; g < groups; g++) {
-      std::copy_n(codes + g * width, width, wide + g * kPanelRows);
-      std::fill(wide + g * kPanelRows + width, wide + (g + 1) * kPanelRows, uint8_t{0});
-    }
-    return wide;
-  }
-
-  void sum_floats(const uint8_t* codes, int64_t width, const uint8_t* tables, int64_t first,
-                  float* values) const {
-    double pos[kPanelRows] = {}, neg[kPanelRows] = {};
-    for (int64_t g = 0; g < depth_; g += kPanelFloatGroups) {
-      const int64_t groups = std::min<int64_t>(kPanelFloatGroups, depth_ - g);
-      float p[kPanelRows], n[kPanelRows];
-      kernels_.panel_float(tables + g * kPanelTableBytes,
-                           full_width(codes + g * width, width, groups), groups, p, n);
-      for (int r = 0; r < kPanelRows; r++) {
-        pos[r] += p[r];
-        neg[r] += n[r];
-      }
-    }
-    for (int64_t r = 0; r < width; r++)
-      values[r] = w_.scale_pos[first + r] * static_cast<float>(pos[r]) -
-                  w_.scale_neg[first + r] * static_cast<float>(neg[r]);
-  }
-
-  void sum_ints(const uint8_t* codes, int64_t width, const uint8_t* tables, int64_t first,
-                float scale, float* values) const {
-    int32_t pos[kPanelRows] = {}, neg[kPanelRows] = {};
-    for (int64_t g = 0; g < depth_; g += kPanelShortGroups) {
-      const int64_t groups = std::min<int64_t>(kPanelShortGroups, depth_ - g);
-      int32_t p[kPanelRows], n[kPanelRows];
-      kernels_.panel_short(tables + g * kPanelTableBytes,
-                           full_width(codes + g * width, width, groups), groups, p, n);
-      for (int r = 0; r < kPanelRows; r++) {
-        pos[r] += p[r];
-        neg[r] += n[r];
-      }
-    }
-    for (int64_t r = 0; r < width; r++)
-      values[r] = scale * (w_.scale_pos[first + r] * static_cast<float>(pos[r]) -
-                           w_.scale_neg[first + r] * static_cast<float>(neg[r]));
-  }
-
-  const Kernels& kernels_;
-  const Weights& w_;
-  int64_t count_, depth_;
-  uint8_t* tables_;
-  float* scales_;
-};
-
-void panel_linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
-                  const float* residual, float* y, int64_t stride, int threads) {
-  const int64_t panels = (weights.rows + kPanelRows - 1) / kPanelRows;
-  // Runs of panels, which a core reads in order; some more than threads, so that one that is held
-  // up does not hold up all.
-  const int64_t parts = std::min<int64_t>(threads > 1 ? 4 * threads : 1, panels);
-  for (int64_t m = 0; m < count; m += kPanelInputs) {
-    const PanelLinear job(kernels, weights, x + m * weights.columns,
-                          std::min(kPanelInputs, count - m));
-    const float* addend = residual ? residual + m * stride : nullptr;
-    parallel_for(parts, threads, [&](int64_t part) {
-      for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; p++)
-        job.panel(p, addend, y + m * stride, stride);
-    });
   }
 }
 
@@ -235,6 +120,15 @@ Weights rows_from(const Weights& weights, int64_t done) {
   return rest;
 }
 
+bool runs_as_panels(const Kernels& kernels, const Weights& weights, int64_t count) {
+  return count < (weights.quantized ? kernels.short_lanes_from : kernels.float_lanes_from);
+}
+
+// Whether sums of these activations are those of dense arithmetic: quantized ones always are.
+bool summable(const Kernels& kernels, const Weights& weights, const float* x, int64_t count) {
+  return weights.quantized || kernels.largest(x, count * weights.columns) <= kLargestActivation;
+}
+
 }  // namespace
 
 RowScale row_scale(float largest) {
@@ -257,10 +151,7 @@ ReadableWeights::ReadableWeights(const Kernels& kernels, const Weights& weights,
 
 bool linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
             const float* residual, float* y, int threads) {
-  if (!weights.quantized) {
-    const float most = kernels.largest(x, count * weights.columns);
-    if (!(most <= kLargestActivation)) return false;
-  }
+  if (!summable(kernels, weights, x, count)) return false;
   const int64_t stride = weights.rows;
   Weights nibbles = weights;
   if (weights.layout != Layout::kNibbles) {
@@ -272,8 +163,9 @@ bool linear(const Kernels& kernels, const Weights& weights, const float* x, int6
     y += done;
     if (residual) residual += done;
   }
-  if (count < (weights.quantized ? kernels.short_lanes_from : kernels.float_lanes_from))
-    panel_linear(kernels, nibbles, x, count, residual, y, stride, threads);
+  const Output output{residual, y, stride};
+  if (runs_as_panels(kernels, nibbles, count))
+    panel_linear(kernels, &nibbles, &output, 1, x, count, threads);
   else if (weights.quantized)
     lanes_linear<int16_t>(kernels, nibbles, x, count, residual, y, stride, threads);
   else
@@ -283,8 +175,18 @@ bool linear(const Kernels& kernels, const Weights& weights, const float* x, int6
 
 bool linear_many(const Kernels& kernels, const Weights* weights, int matrices, const float* x,
                  int64_t count, float* const* ys, int threads) {
-  for (int i = 0; i < matrices; i++)
-    if (!linear(kernels, weights[i], x, count, nullptr, ys[i], threads)) return false;
+  const bool together = std::all_of(weights, weights + matrices, [&](const Weights& w) {
+    return w.layout == Layout::kNibbles && runs_as_panels(kernels, w, count);
+  });
+  if (!together) {
+    for (int i = 0; i < matrices; i++)
+      if (!linear(kernels, weights[i], x, count, nullptr, ys[i], threads)) return false;
+    return true;
+  }
+  if (!summable(kernels, *weights, x, count)) return false;
+  std::vector<Output> outputs;
+  for (int i = 0; i < matrices; i++) outputs.push_back({nullptr, ys[i], weights[i].rows});
+  panel_linear(kernels, weights, outputs.data(), matrices, x, count, threads);
   return true;
 }
 

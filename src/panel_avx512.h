@@ -49,7 +49,7 @@ static void panel_float(const void* tables, const uint8_t* codes, int64_t groups
 }
 
 static inline __m512i table_plane(const void* tables, int64_t group, int plane) {
-  const uint8_t* place = static_cast<const uint8_t*>(tables) + group * kPanelTableBytes;
+  const uint8_t* place = static_cast<const uint8_t*>(tables) + group * kShuffledTableBytes;
   return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(place) + plane));
 }
 

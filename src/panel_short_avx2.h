@@ -2,13 +2,19 @@
 // namespace, after panel_float_avx2.h.
 #include "panel_tables_x86.h"
 
-// 16-bit sums of bytes: of odd ones, and of all as pairs, in which the odd count 256-fold.
+static inline __m256i shuffled_table(const uint8_t* tables, int64_t group, int digit) {
+  return _mm256_broadcastsi128_si256(_mm_load_si128(
+      reinterpret_cast<const __m128i*>(tables + group * kShuffledTableBytes) + digit));
+}
+
+// 16-bit sums of bytes: of odd ones, and of all as pairs, in which the odd count 256-fold. Shifts are
+// multiplications' high halves, for which processors have other ports than for shuffles.
 struct WideSums {
   __m256i pairs, odd;
 
   inline void add(__m256i bytes) {
     pairs = _mm256_add_epi16(pairs, bytes);
-    odd = _mm256_add_epi16(odd, _mm256_srli_epi16(bytes, 8));
+    odd = _mm256_add_epi16(odd, _mm256_mulhi_epu16(bytes, _mm256_set1_epi16(1 << 8)));
   }
   inline __m256i of(int parity) const {
     return parity ? odd : _mm256_sub_epi16(pairs, _mm256_slli_epi16(odd, 8));
@@ -30,20 +36,21 @@ static inline void store_ints(const WideSums digits[2], int64_t groups, int32_t*
       out[2 * i + odd] = low[odd][i] + 32 * high[odd][i] - offset;
 }
 
-// Adds up to kDigitRun groups; both halves of the panel at once share the loads of tables.
+// Adds `groups` groups, at most kDigitRun; both halves of the panel at once share the loads of
+// tables.
 static inline void add_digits(const uint8_t* tables, const uint8_t* codes, int64_t groups,
                               PanelDigits sums) {
-  const __m256i nibble = _mm256_set1_epi8(15);
+  const __m256i nibble = _mm256_set1_epi8(15), sixteenth = _mm256_set1_epi16(1 << 12);
   __m256i bytes[2][2][2] = {};
+#pragma GCC unroll 8
   for (int64_t g = 0; g < groups; g++) {
-    LOOP_BEGIN("nibbles-int8-%c0", 1);
     __builtin_prefetch(codes + g * kPanelRows + kPrefetchBytes);
-    const __m256i digits[2] = {table_plane(tables, g, 0), table_plane(tables, g, 1)};
+    const __m256i digits[2] = {shuffled_table(tables, g, 0), shuffled_table(tables, g, 1)};
     for (int half = 0; half < 2; half++) {
       const __m256i code = _mm256_loadu_si256(
           reinterpret_cast<const __m256i*>(codes + g * kPanelRows + 32 * half));
       const __m256i sets[2] = {_mm256_and_si256(code, nibble),
-                               _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble)};
+                               _mm256_and_si256(_mm256_mulhi_epu16(code, sixteenth), nibble)};
       for (int s = 0; s < 2; s++)
         for (int d = 0; d < 2; d++) {
           bytes[half][s][d] =
@@ -51,7 +58,6 @@ static inline void add_digits(const uint8_t* tables, const uint8_t* codes, int64
           IN_ORDER(bytes[half][s][d]);
         }
     }
-    LOOP_END("nibbles-int8-%c0", 1);
   }
   for (int half = 0; half < 2; half++)
     for (int s = 0; s < 2; s++)
@@ -63,9 +69,12 @@ static void panel_short(const void* tables, const uint8_t* codes, int64_t groups
   const uint8_t* table = static_cast<const uint8_t*>(tables);
   PanelDigits sums = {};
   int64_t g = 0;
-  for (; g + kDigitRun <= groups; g += kDigitRun)
-    add_digits(table + g * kPanelTableBytes, codes + g * kPanelRows, kDigitRun, sums);
-  add_digits(table + g * kPanelTableBytes, codes + g * kPanelRows, groups - g, sums);
+  for (; g + kDigitRun <= groups; g += kDigitRun) {
+    LOOP_BEGIN("nibbles-int8-%c0", 1);
+    add_digits(table + g * kShuffledTableBytes, codes + g * kPanelRows, kDigitRun, sums);
+    LOOP_END("nibbles-int8-%c0", 1);
+  }
+  add_digits(table + g * kShuffledTableBytes, codes + g * kPanelRows, groups - g, sums);
   for (int half = 0; half < 2; half++) {
     store_ints(sums[half][0], groups, pos + 32 * half);
     store_ints(sums[half][1], groups, neg + 32 * half);

@@ -22,6 +22,7 @@ SOURCES = [
     str(ROOT / "src" / f"{name}.cpp")
     for name in (
         "linear",
+        "linear_panel",
         "linear_wide",
         "conv2d",
         "windows",

@@ -73,6 +73,55 @@ def test_every_instruction_set_here_agrees(instruction_set, rows, activations):
     assert torch.equal(y, expected) if int8 else relative_error(y, expected) < 1e-6
 
 
+@pytest.mark.parametrize("columns", [2044, 2048, 2049, 4097, 8200, 11008])
+def test_many_columns_agree_across_the_borders_of_chunks(instruction_set, columns):
+    torch.manual_seed(columns)
+    codes, x = random_codes(67, columns), torch.randn(2, columns) * torch.rand(columns) ** 8
+    w = pack_linear(codes, 0.3, torch.rand(67))
+    expected = x.double() @ w.effective_weight().double().T
+    assert relative_error(ternary_linear(x, w), expected) < 1e-6
+    w8 = pack_linear(codes, 0.3, 0.2, "int8")
+    expected = reference.linear(x, codes, w8.scale_pos, w8.scale_neg, int8=True)
+    assert torch.equal(ternary_linear(x, w8), expected)
+
+
+@pytest.mark.parametrize("outlier", [1e2, 1e4, 1e8, 1e20])
+def test_an_outlier_that_no_weight_reads_costs_no_precision(instruction_set, outlier):
+    torch.manual_seed(3)
+    codes, x = random_codes(100, 500), torch.randn(3, 500)
+    codes[:, 7] = 0
+    x[1, 7] = outlier
+    w = pack_linear(codes, 0.5, 0.2)
+    bias, residual = torch.randn(100), torch.randn(3, 100)
+    y = ops.linear(
+        x, w.packed, w.scale_pos, w.scale_neg, bias, residual, 100, int8=False, relu=False
+    )
+    expected = x.double() @ w.effective_weight().double().T + bias + residual
+    for row in range(3):
+        assert relative_error(y[row], expected[row]) < 1e-5
+
+
+def test_a_weight_that_reads_one_small_activation_alone(instruction_set):
+    codes = torch.zeros(130, 300, dtype=torch.int8)
+    codes[:, 5] = -1
+    x = torch.randn(1, 300)
+    x[0, 5] = 1.2345e-6
+    w = pack_linear(codes, 0.5, 0.25)
+    expected = x.double() @ w.effective_weight().double().T
+    assert relative_error(ternary_linear(x, w), expected) < 1e-5
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-39, 1e-37, 1e-30, 1e-25, 1e25])
+def test_activations_of_any_size(instruction_set, size):
+    torch.manual_seed(4)
+    codes, x = random_codes(70, 90), torch.randn(2, 90).double() * size
+    x = x.float()
+    w = pack_linear(codes, 1.0, 0.5)
+    expected = x.double() @ w.effective_weight().double().T
+    y = ternary_linear(x, w).double()
+    assert (y - expected).norm() <= 1e-5 * expected.norm() + 1e-43 * 70**0.5
+
+
 @pytest.mark.parametrize("activations", ["fp32", "int8"])
 @pytest.mark.parametrize("rows", [1, 20])
 def test_a_million_equal_products_neither_overflow_nor_drift(activations, rows):
