@@ -94,7 +94,8 @@ def test_attention_of_one_token_matches_float64(batch, kv_heads, group, half, po
     v[:, :, position] = value.double().view(batch, kv_heads, head_dim)
     weights = (q @ k.transpose(-2, -1) / head_dim**0.5).softmax(-1)
     assert out.shape == query.shape
-    assert relative_error(out.flatten(), (weights @ v).flatten()) < 2e-6
+    # Scores of some hundred are rounded to some hundred times float32's precision.
+    assert relative_error(out.flatten(), (weights @ v).flatten()) < 2e-6 * max(1, scale**2)
     torch.testing.assert_close(keys[:, :, position], k[:, :, position].float())
     assert torch.equal(values[:, :, position], v[:, :, position].float())
     for held, old in zip((keys, values), before, strict=True):
