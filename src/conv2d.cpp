@@ -22,6 +22,7 @@ constexpr int64_t kBlockPixels = 48;
 // at most half a second-level cache.
 constexpr int64_t kSourcePixels = 512;
 constexpr int64_t kSourceBytes = 256 << 10;
+constexpr int64_t kLineBytes = 64;
 // Tasks that each thread should find, so that an uneven split costs little.
 constexpr int64_t kTasksPerThread = 4;
 
@@ -203,14 +204,22 @@ void Convolution::tiles(const ConvolutionJob& job, const Panel& panel, const Win
   const int64_t row_step = shape_.stride_height * strides_.row * element;
   int64_t image = pixel_begin / image_pixels;
   int64_t y = pixel_begin % image_pixels / shape_.out_width, x = pixel_begin % shape_.out_width;
+  const ImageStrides& to = job.y_strides;
+  // Where many images pass through, lines of outputs are fetched before they are written.
+  const bool fetch_outputs = job.ahead && &chunk == &windows_.chunks().back();
   const void* pixels[kBlockPixels];
+  const float* outputs[kBlockPixels];
   int count = 0;
   for (int64_t left = pixel_end - pixel_begin; left > 0;) {
     const int64_t now = std::min(left, shape_.out_width - x);
     const char* place = static_cast<const char*>(job.source) +
                         (image * job.source_stride + panel.group * group_channels_) * element +
                         y * row_step + x * step;
-    for (int64_t i = 0; i < now; i++) pixels[count++] = place + i * step;
+    const float* output = job.y + image * to.image + y * to.row + panel.row * to.channel;
+    for (int64_t i = 0; i < now; i++) {
+      outputs[count] = output + (x + i) * to.pixel;
+      pixels[count++] = place + i * step;
+    }
     left -= now;
     x = 0;
     if (++y == shape_.out_height) {
@@ -218,6 +227,10 @@ void Convolution::tiles(const ConvolutionJob& job, const Panel& panel, const Win
       image++;
     }
   }
+  // The first panel's tiles fetch what is wanted next, a few lines each.
+  const bool fetch = panel.row == 0 && chunk.first_quad == 0;
+  const int64_t ahead_pixel = fetch ? job.ahead_bytes / (job.images * image_pixels) : 0;
+  const char* ahead = job.ahead + pixel_begin * ahead_pixel;
   Tile tile{};
   tile.runs = windows_.runs(chunk);
   tile.run_count = chunk.runs;
@@ -225,10 +238,17 @@ void Convolution::tiles(const ConvolutionJob& job, const Panel& panel, const Win
   tile.first = first;
   const int most = quantized_ ? kernels_.tile_pixels_byte : kernels_.tile_pixels_float;
   const auto run = quantized_ ? kernels_.tile_byte : kernels_.tile_float;
-  for (int p = 0; p < count; p += most) {
+  // Tiles of about equal size: those of a few pixels wait for their sums.
+  for (int p = 0, left = (count + most - 1) / most; left > 0; p += tile.count, left--) {
     tile.pixels = pixels + p;
-    tile.count = std::min(most, count - p);
+    tile.count = (count - p) / left;
     tile.sums = sums + p * sum_bytes();
+    for (int64_t b = p * ahead_pixel; b < (p + tile.count) * ahead_pixel; b += kLineBytes)
+      __builtin_prefetch(ahead + b);
+    if (fetch_outputs && to.channel == 1)
+      for (int i = 0; i < tile.count; i++) __builtin_prefetch(outputs[p + i], 1);
+    else if (fetch_outputs)
+      for (int r = 0; r < panel.rows; r++) __builtin_prefetch(outputs[p] + r * to.channel, 1);
     run(tile);
   }
 }
@@ -311,6 +331,7 @@ class Call {
         y_(y),
         y_strides_(y_strides),
         in_place_(runs_in_place(shape, weights.quantized)),
+        dense_(shape.image_stride == shape.channels * shape.height * shape.width),
         convolution_(kernels, shape, weights.quantized, in_place_) {}
 
   bool run(int threads) {
@@ -319,14 +340,17 @@ class Call {
         1, std::min(kSourceBytes / convolution_.source_bytes(),
                     divide_up(kSourcePixels, shape_.out_height * shape_.out_width)));
     if (threads > 1 && shape_.images < 2 * threads) return run_together(threads);
-    // Each thread takes some images and does all for them.
-    const int64_t tasks =
-        std::max(divide_up(shape_.images, fitting),
-                 threads > 1 ? std::min(shape_.images, kTasksPerThread * threads) : 1);
+    // Each thread takes some images and does all for them, a few at a time.
+    const int64_t tasks = threads > 1 ? std::min(shape_.images, kTasksPerThread * threads) : 1;
     std::atomic<bool> good{true};
     parallel_for(tasks, threads, [&](int64_t task) {
-      const int64_t begin = shape_.images * task / tasks;
-      if (good && !some(begin, shape_.images * (task + 1) / tasks - begin, 1)) good = false;
+      const int64_t begin = shape_.images * task / tasks, end = shape_.images * (task + 1) / tasks;
+      const int64_t steps = divide_up(end - begin, fitting);
+      for (int64_t step = 0; step < steps && good; step++) {
+        const int64_t first = begin + (end - begin) * step / steps;
+        const int64_t next = begin + (end - begin) * (step + 1) / steps;
+        if (!some(first, next - first, end, 1)) good = false;
+      }
     });
     return good;
   }
@@ -335,11 +359,13 @@ class Call {
   // All threads work on the same few images.
   bool run_together(int threads) {
     for (int64_t first = 0; first < shape_.images; first += threads)
-      if (!some(first, std::min<int64_t>(threads, shape_.images - first), threads)) return false;
+      if (!some(first, std::min<int64_t>(threads, shape_.images - first), shape_.images, threads))
+        return false;
     return true;
   }
 
-  bool some(int64_t first, int64_t images, int threads) {
+  // Images [first, first + images) of those up to `end` that this thread does.
+  bool some(int64_t first, int64_t images, int64_t end, int threads) {
     float* scales = scratch_array<float>(Scratch::kQuantized, 2 * images);
     float* multipliers = scales + images;
     std::atomic<bool> good{true};
@@ -358,6 +384,11 @@ class Call {
     job.residual_strides = residual_strides_;
     job.y = y_ + first * y_strides_.image;
     job.y_strides = y_strides_;
+    if (first + images < end && dense_) {
+      job.ahead = reinterpret_cast<const char*>(x_ + (first + images) * shape_.image_stride);
+      job.ahead_bytes = std::min(images, end - first - images) * shape_.image_stride *
+                        static_cast<int64_t>(sizeof(float));
+    }
     job.source = x_ + first * shape_.image_stride;
     job.source_stride = shape_.image_stride;
     if (!in_place_) {
@@ -384,7 +415,7 @@ class Call {
   const ImageStrides& residual_strides_;
   float* y_;
   const ImageStrides& y_strides_;
-  bool in_place_;
+  bool in_place_, dense_;
   Convolution convolution_;
 };
 

@@ -27,6 +27,9 @@ struct ConvolutionJob {
   ImageStrides residual_strides;
   float* y;
   ImageStrides y_strides;
+  // Memory to fetch meanwhile, that of the images which come next; outputs are then fetched too.
+  const char* ahead = nullptr;
+  int64_t ahead_bytes = 0;
 };
 
 class Convolution {

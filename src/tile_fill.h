@@ -16,6 +16,19 @@ static inline void quantize_bytes(const float* x, int64_t count, float multiplie
   constexpr int kWidth = VECTOR_BYTES / 4;
   typedef int8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 4)));
   int64_t i = 0;
+#if VECTOR_BYTES == 32
+  const __m256 factor = _mm256_set1_ps(multiplier);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (; i + 4 * kWidth <= count; i += 4 * kWidth) {
+    __m256i ints[4];
+    for (int v = 0; v < 4; v++)
+      ints[v] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + v * kWidth), factor));
+    const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(ints[0], ints[1]),
+                                             _mm256_packs_epi32(ints[2], ints[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i),
+                        _mm256_permutevar8x32_epi32(mixed, in_order));
+  }
+#endif
   for (; i + kWidth <= count; i += kWidth)
     store(out + i, __builtin_convertvector(quantized_bits(x + i, multiplier), Bytes));
   for (; i < count; i++) out[i] = quantized(x[i], multiplier);
@@ -74,7 +87,7 @@ static inline void fill_row(const ImageFill& f, const float* x, float* out) {
     for (int64_t i = 0; i < f.columns; i++)
       copy_floats(x + i * f.column_stride, f.channels, out + i * f.channels);
   } else if (f.column_stride == 1) {
-    transpose_floats(x, f.channel_stride, f.channels, f.columns, out, f.channels);
+    transpose_floats<true>(x, f.channel_stride, f.channels, f.columns, out, f.channels);
   } else {
     for (int64_t i = 0; i < f.columns; i++)
       for (int64_t c = 0; c < f.channels; c++)

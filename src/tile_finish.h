@@ -62,7 +62,7 @@ static inline void finish_rest(const TileFinish& f, int64_t first, int64_t count
       for (int r = 0; r < f.rows; r++) values[p * W + r] += residual[p * f.residual_pixel + r];
   } else {
     float block[kFinishPixels * W];
-    transpose_floats(residual, f.residual_row, f.rows, count, block, W);
+    transpose_floats<true>(residual, f.residual_row, f.rows, count, block, W);
     for (int64_t p = 0; p < count; p++)
       for (int r = 0; r < f.rows; r++) values[p * W + r] += block[p * W + r];
   }
@@ -89,7 +89,7 @@ static inline void finish_tile(const TileFinish& f) {
     finish_whole<W>(f, sums, first, count, residual, f.relu && !later, values, W);
     if (later) finish_rest<W>(f, first, count, values);
     if (f.y_row != 1) {
-      transpose_floats(values, W, count, f.rows, y, f.y_row);
+      transpose_floats<false>(values, W, count, f.rows, y, f.y_row);
     } else {
       for (int64_t p = 0; p < count; p++)
         for (int r = 0; r < f.rows; r++) y[p * f.y_pixel + r] = values[p * W + r];

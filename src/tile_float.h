@@ -80,26 +80,56 @@ static inline const uint8_t* quad_bytes(const TileDecode& d, int64_t quad, uint8
   return copy;
 }
 
-static void decode_float(const TileDecode& d) {
-  constexpr int kWidth = VECTOR_BYTES / 4;
+// One vector of bytes as 32-bit integers; compilers do not find the instruction for it.
+static inline VecI widened(const uint8_t* bytes) {
+#if VECTOR_BYTES == 64 && !defined(TTQ_EMULATE)
+  return reinterpret_cast<VecI>(
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+#elif VECTOR_BYTES == 32 && !defined(TTQ_EMULATE)
+  return reinterpret_cast<VecI>(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
+#else
   typedef uint8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 4)));
-  VecI pos[kTileVectors] = {}, neg[kTileVectors] = {};
-  float scales[kTileWidth] = {};
-  for (int r = 0; r < d.rows; r++) scales[r] = d.w_pos[r];
-  for (int v = 0; v < kTileVectors; v++) pos[v] = load<VecI>(scales + v * kWidth);
-  for (int r = 0; r < d.rows; r++) scales[r] = -d.w_neg[r];
-  for (int v = 0; v < kTileVectors; v++) neg[v] = load<VecI>(scales + v * kWidth);
-  uint8_t copy[kTileWidth] = {};
-  float* out = static_cast<float*>(d.weights);
-  for (int64_t q = 0; q < d.quads; q++) {
-    const uint8_t* bytes = quad_bytes<kTileWidth>(d, q, copy);
-    for (int v = 0; v < kTileVectors; v++) {
-      const VecI codes = __builtin_convertvector(load<Bytes>(bytes + v * kWidth), VecI);
-      for (int t = 0; t < 4; t++) {
-        // The sign bit spread over all: a mask.
-        const VecI plus = codes << (31 - t) >> 31, minus = codes << (27 - t) >> 31;
-        store(out + (4 * q + t) * kTileWidth + v * kWidth, (plus & pos[v]) | (minus & neg[v]));
-      }
+  return __builtin_convertvector(load<Bytes>(bytes), VecI);
+#endif
+}
+
+// Four rows of weights from a quad's bytes, by the sign bits that a code's two bits are moved to.
+static inline void decode_quad(const uint8_t* bytes, const VecF* pos, const VecF* neg, float* out) {
+  constexpr int kWidth = VECTOR_BYTES / 4;
+  for (int v = 0; v < kTileVectors; v++) {
+    const VecI codes = widened(bytes + v * kWidth);
+    for (int t = 0; t < 4; t++) {
+      const VecI plus = codes << (31 - t), minus = codes << (27 - t);
+      const VecF value = plus < 0 ? pos[v] : VecF{};
+      store(out + t * kTileWidth + v * kWidth, minus < 0 ? neg[v] : value);
     }
   }
+}
+
+static void decode_float(const TileDecode& d) {
+  constexpr int kWidth = VECTOR_BYTES / 4;
+  float scales[2][kTileWidth] = {};
+  for (int r = 0; r < d.rows; r++) {
+    scales[0][r] = d.w_pos[r];
+    scales[1][r] = -d.w_neg[r];
+  }
+  VecF pos[kTileVectors], neg[kTileVectors];
+  for (int v = 0; v < kTileVectors; v++) {
+    pos[v] = load<VecF>(scales[0] + v * kWidth);
+    neg[v] = load<VecF>(scales[1] + v * kWidth);
+  }
+  float* out = static_cast<float*>(d.weights);
+  // Copies, which what is stored cannot change.
+  const uint8_t* const codes = d.codes;
+  const int32_t* const places = d.places;
+  const int64_t stride = d.stride, quads = d.quads;
+  if (d.rows == kTileWidth) {
+    for (int64_t q = 0; q < quads; q++)
+      decode_quad(codes + places[q] * stride, pos, neg, out + 4 * q * kTileWidth);
+    return;
+  }
+  uint8_t copy[kTileWidth] = {};
+  for (int64_t q = 0; q < quads; q++)
+    decode_quad(quad_bytes<kTileWidth>(d, q, copy), pos, neg, out + 4 * q * kTileWidth);
 }
