@@ -73,8 +73,11 @@ def count(
         One row a layer in order of execution, the columns of a Run's ``layers`` table (without
         model and variant) and those that estimating needs. ``multiplies`` and ``adds`` of ternary
         layers leave zero weights out and hold, for each output, two multiplies and one add for
-        Wp and Wn (one multiply where they are equal). Modules with parameters of which nothing is
-        known come last with ``supported`` False.
+        Wp and Wn (one multiply where they are equal). ``parameters`` and ``weight_bytes`` stand
+        with the first layer that uses a weight; another that shares it (tied embeddings, a layer
+        run with two shapes) has 0. ``supported`` is False where something is not counted:
+        operators of which nothing is known, in their place, and modules that own parameters which
+        no known operator used, last.
 
     Raises:
         InputError: the model does not take the input, an unknown variant, or a variant or
@@ -99,10 +102,11 @@ def count(
     entries += _unsupported(model, recorder)
     widths = _Widths(entries, activation_bits, weight_bits)
     batch = _batch_of(example_input)
+    owned = _Owned(model)
     import pandas as pd
 
     frame = pd.DataFrame(
-        [_row(entry, widths, batch) for entry in entries],
+        [_row(entry, widths, batch, owned) for entry in entries],
         columns=[*LAYER_COLUMNS, *EXTRA_COLUMNS],
     )
     frame["supported"] = frame["supported"].astype(bool)
@@ -282,8 +286,44 @@ class _Widths:
         return entry.weight.bits
 
 
-def _row(entry: Entry, widths: _Widths, batch: int) -> dict[str, Any]:
+def _is_scale(name: str) -> bool:
+    """Whether a parameter is a parametrization's own and not what it makes the weight from."""
+    *path, last = name.split(".")
+    return "parametrizations" in path and not last.startswith("original")
+
+
+class _Owned:
+    """Parameters by row, each once: by the first row that uses it.
+
+    Wp and Wn are left out, so that a model counts the same before and after ``prepare_``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.elements = {
+            id(p): 0 if _is_scale(name) else p.numel() for name, p in model.named_parameters()
+        }
+        self.seen: set[int] = set()
+        self.stored: set[tuple[int, str]] = set()
+
+    def take(self, entry: Entry) -> tuple[int, bool]:
+        """(parameters that no row before had, whether its weights are stored with such a row)."""
+        new = entry.parameters - self.seen
+        self.seen |= new
+        of_module = entry.parameters and all(i in self.elements for i in entry.parameters)
+        found = sum(self.elements.get(i, 0) for i in new)
+        if not of_module and (new or not entry.parameters):
+            found = entry.weight.parameters  # Packed codes are no parameters of torch's.
+        # A weight of two kinds (a table tied to a ternary layer) is stored twice.
+        kind = entry.weight.kind
+        places = {(i, kind) for i in entry.parameters}
+        again = bool(places) and places <= self.stored
+        self.stored |= places
+        return found, again
+
+
+def _row(entry: Entry, widths: _Widths, batch: int, owned: _Owned) -> dict[str, Any]:
     weight, geometry = entry.weight, entry.geometry
+    parameters, stored_before = owned.take(entry)
     multiplies, adds = entry.multiplies, entry.adds
     if geometry is not None:
         multiplies, adds = _operations(entry)
@@ -297,7 +337,7 @@ def _row(entry: Entry, widths: _Widths, batch: int) -> dict[str, Any]:
         "adds": round(adds),
         "weight_elements": weight.elements,
         "weight_bits": float(bits),
-        "weight_bytes": float(stored),
+        "weight_bytes": 0.0 if stored_before else float(stored),
         "weight_zero_fraction": weight.zero_fraction,
         "input_elements": entry.input_elements,
         "output_elements": entry.output_elements,
@@ -306,7 +346,7 @@ def _row(entry: Entry, widths: _Widths, batch: int) -> dict[str, Any]:
         "weight_kind": weight.kind,
         "scale_values": weight.scale_values,
         "scale_multiplies": weight.scale_multiplies,
-        "parameters": weight.parameters,
+        "parameters": parameters,
         "second_operand_elements": entry.second_elements,
         "zeros_per_output": np.asarray(weight.zeros_per_output),
         "calls": entry.calls,

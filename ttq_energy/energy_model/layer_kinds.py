@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from ttq_energy.energy_model import weights
+from ttq_energy.energy_model import products, weights
 from ttq_energy.energy_model.geometry import Geometry, matrix_product
 from ttq_energy.energy_model.weights import NO_WEIGHT, WeightInfo
 from ttq_energy.kernels.modules import TernaryModule
@@ -123,6 +123,7 @@ class LayerKinds:
                 op,
                 self._packed_info(module),
                 activation_bits=bits,
+                parameter_ids=frozenset((id(module), *(id(p) for p in module.parameters()))),
             )
         if isinstance(module, _LINEAR):
             return Scope(
@@ -240,6 +241,18 @@ class LayerKinds:
         self._owners[key] = made
         return made
 
+    def derived(self, owners: Sequence[Owner], made: Any) -> None:
+        """Tensors made of parameters alone belong to the largest of those, as it does itself."""
+        chief = max(owners, key=lambda owner: owner.weight.elements)
+        for tensor in made if isinstance(made, (list, tuple)) else (made,):
+            if not isinstance(tensor, Tensor) or self.owner(tensor) is not None:
+                continue
+            same = chief.weight.kind != "dense" and tensor.numel() == chief.weight.elements
+            info = chief.weight if same else weights.dense(tensor)
+            ids = frozenset().union(*(owner.parameter_ids for owner in owners))
+            self._alive.append(tensor)
+            self._owners[_storage(tensor)] = Owner(chief.layer, info, ids)
+
     def produced(self, layer: str, info: WeightInfo, tensor: Tensor) -> None:
         """A quantizer gave this tensor: it stands for the layer's weight from now on."""
         self._alive.append(tensor)
@@ -305,6 +318,12 @@ def recurrent_rows(module: Any, data: Any, layer: str) -> Iterator[RecurrentRow]
     yield RecurrentRow("", None, 1, tokens, None, elements, multiplies * elements, adds * elements)
 
 
+def parameters_of(module: nn.Module, name: str) -> set[int]:
+    """Ids of what makes up one weight of a module, quantized or not, and of its bias."""
+    wanted = {name, name.replace("weight", "bias")}
+    return {id(value) for path, value in module.named_parameters() if wanted & set(path.split("."))}
+
+
 def _cell_sizes(data: Tensor) -> tuple[int, int, int, int, int]:
     rows = data.shape[0] if data.dim() == 2 else 1
     return rows, 1, rows, 1, 1
@@ -325,8 +344,6 @@ def _sequence_sizes(module: nn.RNNBase, data: Any) -> tuple[int, int, int]:
 
 def ternary_geometry(module: TernaryModule, x: Tensor, y: Tensor) -> tuple[Geometry, int]:
     """The loop nest of a packed layer from its shapes."""
-    from ttq_energy.energy_model.recorder import convolution_geometry
-
     shape = tuple(module.codes().shape)
     if len(shape) == 2:
         return matrix_product(x.numel() // x.shape[-1], shape[1], shape[0]), 1
@@ -334,7 +351,7 @@ def ternary_geometry(module: TernaryModule, x: Tensor, y: Tensor) -> tuple[Geome
     rank = len(shape) - 2
     stride, dilation = (list(_tuple(v, rank)) for v in (own.stride, own.dilation))
     return (
-        convolution_geometry(
+        products.convolution(
             x.shape, shape, y.shape, stride[-rank:], dilation[-rank:], own.groups, False
         ),
         1,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,12 @@ _ADDING = [
     "argmax",
     "argmin",
     "_foreach_add",
+    "histc",
+    "col2im",
+    "index_add",
+    "scatter_add",
+    "index_reduce",
+    "scatter_reduce",
 ]
 _POOLS = [
     "max_pool2d",
@@ -173,9 +182,13 @@ COSTS: Mapping[str, Cost] = {
 """Operators that are not multiply-accumulates, by name without namespace."""
 
 REDUCING = frozenset(
-    (*_POOLS, "sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "norm")
+    {"sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "norm"}
+    | {"histc", "col2im", *_POOLS}
 )
 """Operators that read more than they write: their operations are counted on the input."""
+
+SCATTERING = frozenset(("index_add", "scatter_add", "index_reduce", "scatter_reduce"))
+"""Operators that add their last operand into places of the first: one addition for each of it."""
 
 MOVING_PARAMETERS = frozenset(
     ("cat", "stack", "index", "index_select", "gather", "repeat", "constant_pad_nd")
@@ -207,5 +220,53 @@ MATRIX_PRODUCTS = frozenset(
     {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear"}
     | {"_addmm_activation", "_scaled_mm", "_int_mm"}
 )
+GROUPED_PRODUCTS = frozenset({"_grouped_mm", "grouped_mm", "grouped_mm_fallback"})
+"""One matrix for each group of rows, torch's own and the one of transformers."""
 ADDING_PRODUCTS = frozenset({"addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation"})
 """Of those, the ones whose first argument is added to the product."""
+
+_MOVING_NAMES = """
+    _local_scalar_dense _pack_padded_sequence _pad_packed_sequence _reshape_alias _reshape_copy
+    _resize_output _to_copy _unsafe_index _unsafe_index_put _unsafe_view affine_grid_generator
+    arange bernoulli cat channel_shuffle clone complex concat constant_pad_nd copy copy_ contiguous
+    diag_embed diagonal_scatter dropout empty empty_like empty_permuted empty_strided eye
+    exponential feature_dropout fill flip full full_like gather im2col index index_copy index_fill
+    index_put index_select item lift lift_fresh lift_fresh_copy linspace logspace masked_scatter
+    masked_select multinomial native_channel_shuffle native_dropout new_empty new_empty_strided
+    new_full new_ones new_zeros nonzero normal one_hot ones ones_like pixel_shuffle pixel_unshuffle
+    put rand rand_like randint randn randn_like random randperm reflection_pad1d reflection_pad2d
+    reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d
+    resize roll rot90 scalar_tensor scatter select_scatter set slice_scatter split_with_sizes stack
+    take take_along_dim to tril triu unfold uniform unsafe_chunk unsafe_split
+    unsafe_split_with_sizes upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d vstack zero zeros
+    zeros_like
+"""
+_MOVES = frozenset(_MOVING_NAMES.split())
+"""Operators that move, make or cast values and compute none, views aside."""
+
+
+def cost_of(func: Any, base: str) -> Cost | None:
+    """What an element of an operator's result costs; None where it costs nothing or is unknown.
+
+    torch marks the operators that work element by element; those without a line of their own
+    count one operation.
+
+    Args:
+        func: the operator's overload.
+        base: its name, without namespace and trailing underscore.
+    """
+    known = COSTS.get(base)
+    if known is not None or _moves(func, base):
+        return known
+    return Cost("elementwise", 0, 1) if torch.Tag.pointwise in func.tags else None
+
+
+def is_unknown(func: Any, base: str) -> bool:
+    """Whether an operator without a cost may compute something all the same."""
+    return COSTS.get(base) is None and not _moves(func, base)
+
+
+def _moves(func: Any, base: str) -> bool:
+    name = base.removesuffix("_copy")
+    return func.is_view or base.rstrip("_") in _MOVES or name in _MOVES or func.namespace == "prim"

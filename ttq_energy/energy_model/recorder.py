@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,16 +10,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ttq_energy.energy_model import op_kinds
+from ttq_energy.energy_model import op_kinds, products
 from ttq_energy.energy_model.geometry import Geometry, matrix_product
 from ttq_energy.energy_model.layer_kinds import (
     LayerKinds,
+    Owner,
     Scope,
     linear_rows,
+    parameters_of,
     recurrent_rows,
     ternary_geometry,
 )
-from ttq_energy.energy_model.weights import NO_WEIGHT, WeightInfo, zeros_in
+from ttq_energy.energy_model.weights import NO_WEIGHT, WeightInfo, combined, zeros_in
 from ttq_energy.kernels.modules import TernaryModule
 
 
@@ -51,6 +53,13 @@ class Entry:
     sampled_zeros: int = 0
     sampled_inputs: int = 0
     parameters: set[int] = field(default_factory=set)
+
+    def uses(self, owners: Iterable[Owner]) -> None:
+        """Parameters of these owners are weights of this layer."""
+        for owner in owners:
+            if not owner.parameter_ids <= self.parameters:
+                self.weight = combined(self.weight, owner.weight)
+            self.parameters |= owner.parameter_ids
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -125,8 +134,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = _first_tensor((output,))
         if isinstance(module, TernaryModule) and first is not None and result is not None:
             geometry, calls = ternary_geometry(module, first, result)
-            self._product(scope.layer, scope.op, geometry, scope.weight, first, calls=calls)
-            self.entries[scope.layer, scope.op, geometry].activation_bits = scope.activation_bits
+            entry = self._product(scope.layer, scope.op, geometry, scope.weight, first, calls=calls)
+            entry.activation_bits = scope.activation_bits
+            entry.parameters |= scope.parameter_ids
         elif scope.role == "recurrent" and first is not None:
             self._recurrent(module, scope, args, kwargs)
         elif scope.role == "quantizer" and result is not None:
@@ -136,7 +146,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif scope.role == "linear" and not scope.counted and first is not None:
             # An operator that is not known ran instead of a product: count from the shapes.
             for geometry in linear_rows(module, first):
-                self._product(scope.layer, scope.op, geometry, scope.weight, first)
+                entry = self._product(scope.layer, scope.op, geometry, scope.weight, first)
+                entry.parameters |= scope.parameter_ids
 
     def _recurrent(self, module: nn.Module, scope: Scope, args: Any, kwargs: Any) -> None:
         data = args[0] if args else next(iter(kwargs.values()))
@@ -145,14 +156,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             layer = f"{scope.layer}.{row.parameter}" if row.parameter else f"{scope.layer}:gates"
             if row.geometry is not None:
                 first = row.sampled
-                self._product(layer, scope.op, row.geometry, weight, first, calls=row.calls)
-                entry = self.entries[layer, scope.op, row.geometry]
-                entry.parameters.update(id(p) for p in module.parameters())
+                entry = self._product(layer, scope.op, row.geometry, weight, first, calls=row.calls)
+                entry.parameters |= parameters_of(module, row.parameter)
                 # Steps of a packed sequence hold different numbers of sequences.
                 surplus = row.calls * row.geometry.batch - row.rows
-                entry.macs -= surplus * row.geometry.macs // row.geometry.batch
-                entry.input_elements -= surplus * row.geometry.inputs // row.geometry.batch
-                entry.output_elements -= surplus * row.geometry.outputs // row.geometry.batch
+                _lessen(entry, surplus * row.geometry.macs // row.geometry.batch)
             else:
                 entry = self._entry(layer, "elementwise", None, NO_WEIGHT)
                 entry.multiplies += row.multiplies
@@ -162,6 +170,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _plain(self, module: nn.Module, scope: Scope, first: Tensor, result: Tensor) -> None:
         weight = self.kinds.own_parameters(module)
+        self._stored([first])
         entry = self._entry(scope.layer, scope.op, None, weight)
         entry.parameters.update(id(p) for p in module.parameters())
         counted = max(first.numel(), result.numel()) if scope.op == "pool" else result.numel()
@@ -191,9 +200,21 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return output
         if known is not None:
             known(scope, name, args, kwargs, output)
-        elif scope.role != "linear":
-            self._simple(scope, name, args, output)
+        elif not self._prepares_weights(args, output) and scope.role != "linear":
+            self._simple(scope, func, name, args, output)
         return output
+
+    def _prepares_weights(self, args: tuple[Any, ...], output: Any) -> bool:
+        """Whether parameters alone go in (a cast, a fold, an exponential): no work on activations.
+
+        What comes out is a parameter from then on.
+        """
+        tensors = [a for a in _flat(args) if isinstance(a, Tensor)]
+        owners = [o for t in tensors if (o := self.kinds.owner(t)) is not None]
+        if not tensors or len(owners) < len(tensors):
+            return False
+        self.kinds.derived(owners, output)
+        return True
 
     def _handler(self, name: str) -> Callable[..., None] | None:
         if name in op_kinds.CONVOLUTIONS:
@@ -202,38 +223,54 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._attention
         if name in op_kinds.MATRIX_PRODUCTS:
             return self._matrix
+        if name in op_kinds.GROUPED_PRODUCTS:
+            return self._grouped
         return None
 
-    def _simple(self, scope: Scope, name: str, args: tuple[Any, ...], output: Any) -> None:
+    def _simple(
+        self, scope: Scope, func: Any, name: str, args: tuple[Any, ...], output: Any
+    ) -> None:
         base = name if name in op_kinds.COSTS else name.rstrip("_")
-        cost = op_kinds.COSTS.get(base)
+        cost = op_kinds.cost_of(func, base)
         result = _first_tensor((output,))
         tensors = [a for a in _flat(args) if isinstance(a, Tensor)]
-        floating = result is not None and (result.is_floating_point() or cost_is_embedding(cost))
         if base in op_kinds.MOVING_PARAMETERS:
             self._stored(tensors)
             return
-        if cost is None or result is None or not floating or result.numel() == 0:
+        if result is None or not result.numel() or not tensors:
             return
-        if any(self.kinds.owner(t) for t in tensors) and all(self.kinds.owner(t) for t in tensors):
-            return  # Prepares weights alone (a cast, a fold): no work on activations.
+        real = result.is_floating_point() or result.is_complex() or cost_is_embedding(cost)
         label = f"{scope.layer}:{base.strip('_')}" if scope.layer else base.strip("_")
         owners = [o for t in tensors if (o := self.kinds.owner(t)) is not None]
+        if cost is None:
+            if op_kinds.is_unknown(func, base) and (real or func.namespace != "aten"):
+                self._unknown(owners[0].layer if owners else label, base.strip("_"), owners)
+            return
+        if not real:
+            return
         if cost.op == "embedding" and owners:
             label = owners[0].layer
         entry = self._entry(label, cost.op, None, NO_WEIGHT)
-        for owner in owners:
-            if not entry.parameters & owner.parameter_ids:
-                entry.weight = owner.weight
-            entry.parameters |= owner.parameter_ids
+        entry.uses(owners)
         inputs = [t for t in tensors if self.kinds.owner(t) is None]
-        counted = inputs[0].numel() if base in op_kinds.REDUCING and inputs else result.numel()
-        entry.multiplies += cost.multiplies * counted
-        entry.adds += cost.adds * counted
+        counted = result.numel()
+        if inputs and base in op_kinds.REDUCING:
+            counted = inputs[0].numel()
+        elif inputs and base in op_kinds.SCATTERING:
+            counted = inputs[-1].numel()
+        # A complex product is four real ones and two sums; a complex sum, two.
+        parts = 4 if result.is_complex() else 1
+        entry.multiplies += parts * cost.multiplies * counted
+        entry.adds += (cost.adds + (parts > 1) * (cost.adds + 2 * cost.multiplies)) * counted
         entry.input_elements += sum(t.numel() for t in inputs)
         entry.output_elements += result.numel()
 
-    def _stored(self, tensors: list[Tensor]) -> None:
+    def _unknown(self, layer: str, op: str, owners: list[Owner]) -> None:
+        entry = self._entry(layer, op, None, NO_WEIGHT)
+        entry.supported = False
+        entry.uses(owners)
+
+    def _stored(self, tensors: Iterable[Tensor]) -> None:
         """Parameters that are copied into the activations (a class token) are only read."""
         for tensor in tensors:
             owner = self.kinds.owner(tensor)
@@ -252,7 +289,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             groups = w.shape[0]
         stride = list(args[3]) if name in ("convolution", "_convolution") else [1, 1]
         dilation = list(args[5]) if len(args) > 5 and isinstance(args[5], (list, tuple)) else [1]
-        geometry = convolution_geometry(
+        geometry = products.convolution(
             x.shape, w.shape, output.shape, stride, dilation, groups, transposed
         )
         op = f"conv{'_transpose' if transposed else ''}{w.dim() - 2}d"
@@ -261,33 +298,24 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _matrix(
         self, scope: Scope, name: str, args: tuple[Any, ...], kwargs: Any, output: Tensor
     ) -> None:
-        first = 1 if name in op_kinds.ADDING_PRODUCTS else 0
-        a, b = args[first], args[first + 1]
-        groups = 1
-        if name == "linear":
-            rows, inner, columns = a.numel() // a.shape[-1], a.shape[-1], output.shape[-1]
-        elif name in ("bmm", "baddbmm", "addbmm"):
-            groups, rows, inner = a.shape
-            columns = b.shape[2]
-            if b.stride(0) == 0 and self.kinds.owner(b) is not None:
-                # A linear layer on inputs of an odd layout: one matrix for all, not one for each.
-                groups, rows = 1, groups * rows
-        elif name in ("mv", "addmv"):
-            rows, inner, columns = a.shape[0], a.shape[1], 1
-        elif name in ("dot", "vdot"):
-            rows, inner, columns = 1, a.shape[0], 1
-        else:
-            rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
-        if self.kinds.owner(a) is not None and self.kinds.owner(b) is None:
-            # The parameter stands on the left: (A x)^T = x^T A^T.
-            a, b, rows, columns = b, a, columns, rows
-        bias = args[0] if first else (args[2] if name == "linear" and len(args) > 2 else None)
-        self._weighted(scope, "linear", matrix_product(rows, inner, columns, groups), a, b, bias)
+        found = products.matrix(name, args, output, lambda t: self.kinds.owner(t) is not None)
+        self._weighted(scope, "linear", found.geometry, found.x, found.w, found.bias)
+
+    def _grouped(
+        self, scope: Scope, name: str, args: tuple[Any, ...], kwargs: Any, output: Tensor
+    ) -> None:
+        x, w = args[:2]
+        ends = next((t for t in args[2:] if isinstance(t, Tensor)), kwargs.get("offs"))
+        geometry, macs = products.grouped(x, w, ends)
+        entry = self._weighted(scope, "linear", geometry, x, w, None)
+        # Groups hold different numbers of rows; the loop nest has the mean, rounded up.
+        _lessen(entry, geometry.macs - macs)
 
     def _attention(
         self, scope: Scope, name: str, args: tuple[Any, ...], kwargs: Any, output: Any
     ) -> None:
         q, k, v = args[:3]
+        self._stored((q, k, v))
         heads = 1
         for size in q.shape[:-2]:
             heads *= size
@@ -301,33 +329,33 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ]
         layer = scope.layer or "attention"
         for index, geometry in enumerate(products):
-            self._product(layer, "attention", geometry, NO_WEIGHT, q)
-            entry = self.entries[layer, "attention", geometry]
+            entry = self._product(layer, "attention", geometry, NO_WEIGHT, q)
             entry.second_elements += (k.numel() + v.numel()) if index == 0 else 0
 
     def _weighted(
         self, scope: Scope, op: str, geometry: Geometry, x: Tensor, w: Tensor, bias: Any
-    ) -> None:
+    ) -> Entry:
+        owner = self.kinds.owner(w)
+        if self.kinds.owner(x) is not None and (scope.role == "linear" or owner is not None):
+            self._stored([x])  # A learned query or latent array, which a layer takes as its input.
         if scope.role == "linear":
             scope.counted = True
-            self._product(scope.layer, scope.op_for(op), geometry, scope.weight, x)
-            self.entries[scope.layer, scope.op_for(op), geometry].parameters |= scope.parameter_ids
-            return
-        owner = self.kinds.owner(w)
+            entry = self._product(scope.layer, scope.op_for(op), geometry, scope.weight, x)
+            entry.parameters |= scope.parameter_ids
+            return entry
         if owner is not None:
-            layer = owner.layer
-            self._product(layer, scope.op_for(op), geometry, owner.weight, x)
-            entry = self.entries[layer, scope.op_for(op), geometry]
+            entry = self._product(owner.layer, scope.op_for(op), geometry, owner.weight, x)
             entry.parameters |= owner.parameter_ids
             of_bias = self.kinds.owner(bias) if isinstance(bias, Tensor) else None
             if of_bias is not None:
                 entry.parameters |= of_bias.parameter_ids
-            return
+            return entry
         attention = scope.in_attention
         kind = "attention" if attention else (op if op.startswith("conv") else "matmul")
         layer = scope.layer if attention and scope.layer else f"{scope.layer}:{kind}".lstrip(":")
-        self._product(layer, kind, geometry, NO_WEIGHT, x)
-        self.entries[layer, kind, geometry].second_elements += w.numel()
+        entry = self._product(layer, kind, geometry, NO_WEIGHT, x)
+        entry.second_elements += w.numel()
+        return entry
 
     # -- rows -------------------------------------------------------------------------------------
 
@@ -345,7 +373,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         weight: WeightInfo,
         x: Tensor | None,
         calls: int = 1,
-    ) -> None:
+    ) -> Entry:
         entry = self._entry(layer, op, geometry, weight)
         entry.calls += calls
         entry.macs += calls * geometry.macs
@@ -356,6 +384,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if self.sample_zeros and x.device.type != "meta":
                 entry.sampled_inputs += x.numel()
                 entry.sampled_zeros += zeros_in(x)
+        return entry
 
 
 def cost_is_embedding(cost: op_kinds.Cost | None) -> bool:
@@ -363,53 +392,13 @@ def cost_is_embedding(cost: op_kinds.Cost | None) -> bool:
     return cost is not None and cost.op == "embedding"
 
 
-def convolution_geometry(
-    x: Any, w: Any, y: Any, stride: list[int], dilation: list[int], groups: int, transposed: bool
-) -> Geometry:
-    """The loop nest of a convolution of any rank, from shapes of input, weight and output.
-
-    A transposed one is the matrix product before its results are spread and added. A
-    three-dimensional one folds depth into height.
-    """
-    rank = len(w) - 2
-    if len(x) == rank + 1:
-        x, y = (1, *x), (1, *y)
-    space_in, space_out, kernel = x[2:], y[2:], w[2:]
-    stride = (stride * rank)[:rank] if len(stride) == 1 else stride
-    dilation = (dilation * rank)[:rank] if len(dilation) == 1 else dilation
-    taps = 1
-    for size in kernel:
-        taps *= size
-    if transposed:
-        positions = x[0]
-        for size in space_in:
-            positions *= size
-        return matrix_product(positions, x[1] // groups, w[1] * taps, groups)
-    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    height, width = slice(0, rank - 1), rank - 1
-    return Geometry(
-        batch=x[0],
-        groups=groups,
-        in_channels=x[1] // groups,
-        out_channels=w[0] // groups,
-        kernel_h=_product_of(kernel[height]),
-        kernel_w=kernel[width],
-        reach_h=_product_of(reach[height]),
-        reach_w=reach[width],
-        stride_h=_product_of(stride[height]),
-        stride_w=stride[width],
-        in_h=_product_of(space_in[height]),
-        in_w=space_in[width],
-        out_h=_product_of(space_out[height]),
-        out_w=space_out[width],
-    )
-
-
-def _product_of(sizes: Any) -> int:
-    result = 1
-    for size in sizes:
-        result *= int(size)
-    return result
+def _lessen(entry: Entry, macs: int) -> None:
+    """Take away multiply-accumulates that the loop nest has and the layer does not."""
+    geometry = entry.geometry
+    assert geometry is not None
+    entry.macs -= macs
+    entry.input_elements -= macs * geometry.inputs // geometry.macs
+    entry.output_elements -= macs * geometry.outputs // geometry.macs
 
 
 def _flat(values: Any) -> Iterator[Any]:

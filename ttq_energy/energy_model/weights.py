@@ -72,6 +72,20 @@ def dense(weight: Tensor, bits: float | None = None, parameters: int | None = No
     )
 
 
+def combined(first: WeightInfo, second: WeightInfo) -> WeightInfo:
+    """Two parameters that one layer uses, as one: a gain and an offset."""
+    if not first.elements or not second.elements:
+        return second if not first.elements else first
+    elements = first.elements + second.elements
+    return replace(
+        first,
+        elements=elements,
+        zeros_per_output=np.concatenate([first.zeros_per_output, second.zeros_per_output]),
+        bits=(first.elements * first.bits + second.elements * second.bits) / elements,
+        parameters=first.parameters + second.parameters,
+    )
+
+
 def ternary(codes: Tensor, w_pos: Any, w_neg: Any, parameters: int | None = None) -> WeightInfo:
     """Of ternary codes and their scales; binary where no code is zero and the scales are equal.
 
