@@ -147,3 +147,13 @@ def test_an_operator_of_which_nothing_is_known_is_listed():
     counts = te.count(Net(forward, inner=nn.Linear(4, 4)), torch.randn(3, 4))
     assert counts[~counts["supported"]][["layer", "op"]].to_numpy().tolist() == [["scan", "scan"]]
     assert te.estimate(counts, "generic-45nm").layers["layer"].tolist() == ["inner"]
+
+
+def test_a_weight_norm_is_no_work_on_activations_prepared_or_not():
+    net = nn.Sequential(nn.Linear(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)))
+    net.append(nn.Linear(6, 2))
+    x = torch.randn(3, 4)
+    before = te.count(net, x, variant="ttq")
+    after = te.count(te.prepare_(net, te.TTQ()), x)
+    assert before["op"].tolist() == after["op"].tolist() == ["linear"] * 3
+    assert before["adds"].tolist() == after["adds"].tolist()

@@ -241,6 +241,11 @@ class LayerKinds:
         self._owners[key] = made
         return made
 
+    def owners_of(self, module: nn.Module) -> list[Owner]:
+        """The owners of a module's parameters."""
+        found = (self.owner(parameter) for parameter in module.parameters())
+        return [owner for owner in found if owner is not None]
+
     def derived(self, owners: Sequence[Owner], made: Any) -> None:
         """Tensors made of parameters alone belong to the largest of those, as it does itself."""
         chief = max(owners, key=lambda owner: owner.weight.elements)

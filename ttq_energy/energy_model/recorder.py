@@ -110,6 +110,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 handle.remove()
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self.looking:
+            return  # A weight norm that gives the latent weight which is looked at.
         self.ran.add(id(module))
         outer = self.scopes[-1] if self.scopes else None
         self.looking = True
@@ -119,6 +121,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.looking = False
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self.looking:
+            return
         self.looking = True
         try:
             self._account(self.scopes.pop(), module, args, kwargs, output)
@@ -170,7 +174,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _plain(self, module: nn.Module, scope: Scope, first: Tensor, result: Tensor) -> None:
         weight = self.kinds.own_parameters(module)
-        self._stored([first])
+        made_over = self.kinds.owner(first)
+        if made_over is not None and scope.op != "embedding":
+            # A weight norm, or a layer norm of a table: no work on activations.
+            self.kinds.derived([made_over, *self.kinds.owners_of(module)], result)
+            return
         entry = self._entry(scope.layer, scope.op, None, weight)
         entry.parameters.update(id(p) for p in module.parameters())
         counted = max(first.numel(), result.numel()) if scope.op == "pool" else result.numel()

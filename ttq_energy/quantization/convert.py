@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,19 @@ from torch import Tensor, nn
 
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.kernels import fusion
-from ttq_energy.kernels.modules import TernaryConv1d, TernaryConv2d, TernaryLinear
+from ttq_energy.kernels.modules import (
+    TernaryConv1d,
+    TernaryConv2d,
+    TernaryLinear,
+    TernaryModule,
+)
 from ttq_energy.kernels.packing import ACTIVATIONS
 from ttq_energy.kernels.recurrent import TernaryGRU, TernaryLSTM
+from ttq_energy.quantization import own_forward
 from ttq_energy.quantization.attention import TernaryMultiheadAttention
 from ttq_energy.quantization.layers import (
     QuantizedWeight,
+    call_order,
     can_pack,
     quantized_layers,
     refuse_unfit,
@@ -36,12 +44,18 @@ def convert(model: nn.Module, activations: str = "fp32", example_input: Any = No
         model: prepared by ``prepare_``; may stand inside DistributedDataParallel or torch.compile.
         activations: "fp32" computes with float32 activations; "int8" quantizes the input of each
             packed layer as it comes.
-        example_input: if given, batch normalization, ReLU and residual additions are fused into
-            the layers before them, where torch.fx can trace the model. Outputs then agree to
-            rounding.
+        example_input: a tensor, a tuple of positional or a mapping of keyword arguments. If given,
+            batch normalization, ReLU and residual additions are fused into the layers before them,
+            where torch.fx can trace the model, and outputs then agree to rounding. Layers whose
+            weight the module around them multiplies with itself are then seen and kept in floats.
+
+    Layers of a class of their own (``Conv2dSame``) are packed where a plain layer computes the
+    same. Those that cannot be packed keep their ternary values in float arithmetic, a warning
+    names them, and ``kernels.describe`` shows them as torch's.
 
     Raises:
-        InputError: no quantized layer, weights that are not ternary, or an unknown ``activations``.
+        InputError: no quantized layer or none that can be packed, weights that are not ternary, or
+            an unknown ``activations``.
     """
     if activations not in ACTIVATIONS:
         raise unknown_name("activations", activations, ACTIVATIONS)
@@ -60,10 +74,19 @@ def convert(model: nn.Module, activations: str = "fp32", example_input: Any = No
     # ones: a copy of those would share their class, and undoing its parametrization would break
     # the original.
     memo: dict[int, Any] = {}
+    bypassed = _bypassed(model, quantized, example_input)
+    in_floats: list[str] = []
     for module in dict.fromkeys(weight.module for weight in quantized.values()):
         if not isinstance(module, nn.MultiheadAttention):
             own = {w.parameter: w for w in quantized.values() if w.module is module}
-            memo[id(module)] = _pack(module, own, activations)
+            name = next(iter(own.values())).layer
+            made = None if name in bypassed else _pack(module, own, activations)
+            if made is None:
+                in_floats.append(name)
+                values = {parameter: w.effective() for parameter, w in own.items()}
+                made = own_forward.dense_copy(module, values)
+            memo[id(module)] = made
+    _tell_of_floats(in_floats, quantized)
     for module in model.modules():
         if isinstance(module, nn.MultiheadAttention):
             own = {w.parameter: w for w in quantized.values() if w.module is module}
@@ -73,11 +96,64 @@ def convert(model: nn.Module, activations: str = "fp32", example_input: Any = No
     return packed if example_input is None else fusion.fuse(packed, example_input)
 
 
-def _pack(module: nn.Module, weights: Weights, activations: str) -> nn.Module:
-    for kind, pack in _PACKERS.items():
-        if isinstance(module, kind):
-            return pack(module, weights, activations)
-    raise InputError(f"convert: no packed kernel for {type(module).__name__}")
+def _bypassed(model: nn.Module, quantized: Weights, example_input: Any) -> set[str]:
+    """Layers whose weight is multiplied with outside of them, in a run on the example input."""
+    attention = {
+        id(inner)
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+        for inner in module.modules()
+    }
+    layers = {
+        name: (weight.quantizer, weight.module)
+        for name, weight in quantized.items()
+        if id(weight.module) not in attention
+    }
+    if example_input is None or not layers:
+        return set()
+    seen = own_forward.Bypassed(layers)
+    with seen.watching():
+        call_order(model, example_input)
+    return seen.instead_of_called
+
+
+def _tell_of_floats(layers: list[str], quantized: Weights) -> None:
+    if not layers:
+        return
+    if len(layers) == len(quantized):
+        raise InputError(
+            f"convert: no layer can be packed: {_listed(layers)} compute something else than "
+            "torch's own layer with their weights, or are not called themselves"
+        )
+    warnings.warn(
+        f"convert: {len(layers)} of {len(quantized)} quantized weights stay in float arithmetic, "
+        "as their layer computes something else than torch's own or is not called itself: "
+        f"{_listed(layers)}",
+        stacklevel=3,
+    )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _pack(module: nn.Module, weights: Weights, activations: str) -> nn.Module | None:
+    """The packed module; None where no kernel computes what this one does."""
+    before: nn.Module | None = None
+    if not own_forward.is_plain(module):
+        if list(weights) != ["weight"]:
+            return None
+        found = own_forward.plain_form(module, weights["weight"].effective())
+        if found is None:
+            return None
+        before, module = found
+    kind = next(kind for kind in _PACKERS if isinstance(module, kind))
+    packed = _PACKERS[kind](module, weights, activations)
+    if list(weights) == ["weight"] and isinstance(packed, TernaryModule):
+        weight = weights["weight"]
+        packed.weight = own_forward.PackedValues.of(weight.layer, weight.latent())
+    return packed if before is None else nn.Sequential(before, packed)
 
 
 def _bias(module: nn.Module, name: str = "bias") -> Tensor | None:

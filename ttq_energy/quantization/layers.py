@@ -17,7 +17,7 @@ from ttq_energy.quantization.quantizer import Quantizer
 from ttq_energy.quantization.rules import Ternary
 
 _MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
-_WEIGHTED = (
+KNOWN_KINDS = (
     nn.Linear,
     nn.modules.conv._ConvNd,
     nn.Bilinear,
@@ -228,7 +228,7 @@ def call_order(model: nn.Module, example_input: Any = None) -> list[str]:
     weighted = {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, _WEIGHTED) and not (inner and path.startswith(inner))
+        if isinstance(module, KNOWN_KINDS) and not (inner and path.startswith(inner))
     }
     if example_input is not None:
         return _observed_order(model, weighted, example_input)

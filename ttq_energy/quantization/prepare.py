@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,8 +12,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ttq_energy.errors import InputError, unknown_name
+from ttq_energy.quantization import own_forward
 from ttq_energy.quantization.configs import Config, check_config
 from ttq_energy.quantization.layers import (
+    KNOWN_KINDS,
     Weight,
     call_order,
     quantizable_weights,
@@ -19,6 +23,9 @@ from ttq_energy.quantization.layers import (
     refuse_unfit,
 )
 from ttq_energy.quantization.quantizer import Quantizer
+
+TELL_FROM = 0.1
+"""Least share of the parameters in other kinds of modules that is worth a warning."""
 
 
 def prepare_(
@@ -32,7 +39,10 @@ def prepare_(
     """Make a model's weights quantized and trainable, in place.
 
     Quantized are the weights of Linear, Conv1d and Conv2d (grouped and depthwise too), LSTM and
-    GRU, and attention's projections. Embeddings, biases and normalization stay as they are. The
+    GRU, and attention's projections. Embeddings, biases and normalization stay as they are; so do
+    layers that make other weights of theirs first (weight standardization), in which ternary values
+    would not stay ternary. A warning says what share of the parameters other kinds of modules hold
+    (experts in one tensor), where it is more than a tenth. The
     latent weight stays the same parameter object, so a tied embedding keeps full precision and
     an optimizer made before goes on.
 
@@ -74,13 +84,45 @@ def chosen_weights(
     """The weights that :func:`prepare_` quantizes and how; arguments and errors are its own."""
     check_config(config)
     refuse_unfit(model, "prepare_")
-    weights = quantizable_weights(model)
     if quantized_layers(model):
         raise InputError("prepare_: this model is already prepared; expected full precision")
-    chosen = _choose(model, weights, config, skip, example_input, overrides or {})
+    every = quantizable_weights(model)
+    weights = [weight for weight in every if own_forward.uses_its_weight(weight.module)]
+    unfit = {weight.layer: weight for weight in every if weight not in weights}
+    for name, own in (overrides or {}).items():
+        if own is not None and name in unfit:
+            kind = type(unfit[name].module).__name__
+            raise InputError(
+                f"overrides: layer '{name}': {kind} makes other weights of its own, in which "
+                "ternary values would not stay ternary"
+            )
+    chosen = _choose(model, weights, config, skip, example_input, overrides or {}, set(unfit))
+    left = _left_out(model, unfit)
     if not chosen:
-        raise InputError(_nothing_left(weights, skip))
+        raise InputError(_nothing_left(weights, skip) + (f"; {left}" if left else ""))
+    if left:
+        warnings.warn(f"prepare_: {left}", stacklevel=3)
     return chosen
+
+
+def _left_out(model: nn.Module, unfit: Mapping[str, Weight]) -> str:
+    """One sentence on the matrices that no kind of layer knows; empty below a tenth of all."""
+    kinds: Counter[str] = Counter()
+    elements: Counter[str] = Counter()
+    unfit_modules = {id(weight.module) for weight in unfit.values()}
+    for module in model.modules():
+        known = isinstance(module, (*KNOWN_KINDS, parametrize.ParametrizationList))
+        if known and id(module) not in unfit_modules:
+            continue
+        own = sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)
+        if own:
+            kinds[type(module).__name__] += 1
+            elements[type(module).__name__] += own
+    share = elements.total() / max(1, sum(p.numel() for p in model.parameters()))
+    if share < TELL_FROM:
+        return ""
+    named = ", ".join(f"{name} x{kinds[name]}" for name, _ in elements.most_common(4))
+    return f"{share:.0%} of the parameters stay in full precision, in kinds of modules: {named}"
 
 
 def _choose(
@@ -90,8 +132,9 @@ def _choose(
     skip: Iterable[str] | None,
     example_input: Any,
     overrides: Mapping[str, Config | None],
+    unfit: set[str],
 ) -> list[tuple[Weight, Config]]:
-    valid = {weight.path for weight in weights if weight.path} | {w.layer for w in weights}
+    valid = {weight.path for weight in weights if weight.path} | {w.layer for w in weights} | unfit
     for name, own in overrides.items():
         if name not in valid:
             raise unknown_name("layer", name, valid, "overrides")
