@@ -145,6 +145,7 @@ void Convolution::range_outputs(const Weights& weights, const ConvolutionJob& jo
 
 void Convolution::decode(const Weights& w, const Panel& panel, const WindowChunk& chunk) const {
   void* decoded = scratch(Scratch::kPanel, chunk.quads * (quantized_ ? 8 : 16) * width_);
+  if (w.dense) return decode_dense(w, panel, chunk, static_cast<float*>(decoded));
   TileDecode d{};
   d.quads = chunk.quads;
   d.rows = panel.rows;
@@ -163,6 +164,26 @@ void Convolution::decode(const Weights& w, const Panel& panel, const WindowChunk
     kernels_.decode_byte(d);
   else
     kernels_.decode_float(d);
+}
+
+// Dense weights in the order of the chunk's quads.
+void Convolution::decode_dense(const Weights& w, const Panel& panel, const WindowChunk& chunk,
+                               float* decoded) const {
+  const int64_t taps = shape_.kernel_height * shape_.kernel_width, columns = group_channels_ * taps;
+  const float* rows = w.dense + panel.row * columns;
+  for (int64_t k = 0; k < 4 * chunk.quads; k++, decoded += kTileWidth) {
+    int64_t place = -1;
+    if (windows_.direct()) {
+      const int64_t quad = windows_.places(chunk)[k / 4];
+      place = (quad / taps * 4 + k % 4) * taps + quad % taps;
+    } else {
+      const int64_t column = windows_.columns(chunk)[k], quad = column / 4;
+      if (column >= 0)
+        place = shape_.shared_tables ? (quad / taps * 4 + column % 4) * taps + quad % taps : column;
+    }
+    for (int r = 0; r < kTileWidth; r++)
+      decoded[r] = place >= 0 && r < panel.rows ? rows[r * columns + place] : 0.0f;
+  }
 }
 
 // The chunk's codes as a nibble panel of its own, in the order of its quads.

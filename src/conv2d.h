@@ -61,6 +61,8 @@ class Convolution {
   int64_t panels() const { return shape_.groups * panels_of_group_; }
   Panel panel(int64_t number) const;
   void decode(const Weights& weights, const Panel& panel, const WindowChunk& chunk) const;
+  void decode_dense(const Weights& weights, const Panel& panel, const WindowChunk& chunk,
+                    float* decoded) const;
   void reorder(const Weights& weights, const Panel& panel, const WindowChunk& chunk,
                TileDecode& decode) const;
   void panel_outputs(const Weights& weights, const ConvolutionJob& job, const Panel& panel,

@@ -1,6 +1,7 @@
 // The Python module: addresses and sizes in, nothing of torch here. Callers check every argument.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "chain.h"
 #include "layout.h"
 #include "operators.h"
 #include "parallel.h"
@@ -185,6 +187,45 @@ void swiglu(uintptr_t gate, uintptr_t up, int64_t count, uintptr_t y, int thread
   });
 }
 
+using ChainSteps =
+    std::vector<std::tuple<int, int, int, bool, std::vector<int64_t>, std::vector<double>>>;
+
+void make_chain(ttq::Chain* self, int inputs, const ChainSteps& given,
+                const std::vector<int>& outputs) {
+  std::vector<ttq::Step> steps;
+  for (const auto& [kind, input, other, relu, sizes, numbers] : given)
+    steps.push_back({static_cast<ttq::StepKind>(kind), input, other, relu, sizes, numbers});
+  new (self) ttq::Chain(inputs, std::move(steps), outputs);
+}
+
+// Each input: address, rank (2 or 4), sizes and strides as torch has them.
+std::vector<ttq::ChainInput> chain_inputs(const std::vector<std::vector<int64_t>>& given) {
+  std::vector<ttq::ChainInput> inputs;
+  for (const auto& v : given) {
+    if (v.size() == 5)
+      inputs.push_back({pointer<const float>(v[0]), v[1], true, v[2], 1, 1, v[3], v[4], 0, 0});
+    else if (v.size() == 9)
+      inputs.push_back(
+          {pointer<const float>(v[0]), v[1], false, v[2], v[3], v[4], v[5], v[6], v[7], v[8]});
+    else
+      throw std::invalid_argument("chain: inputs have two or four dimensions");
+  }
+  return inputs;
+}
+
+std::vector<std::vector<int64_t>> chain_shapes(const ttq::Chain& chain,
+                                               const std::vector<std::vector<int64_t>>& inputs) {
+  return chain.output_shapes(kernels(), chain_inputs(inputs));
+}
+
+bool run_chain(const ttq::Chain& chain, const std::vector<std::vector<int64_t>>& inputs,
+               const std::vector<int64_t>& tensors, const std::vector<uintptr_t>& outputs,
+               bool channels_last, int threads) {
+  std::vector<float*> places;
+  for (uintptr_t output : outputs) places.push_back(pointer<float>(output));
+  return chain.run(kernels(), chain_inputs(inputs), tensors, places, channels_last, threads);
+}
+
 void dense_gemv(uintptr_t x, uintptr_t w, int64_t rows, int64_t columns, uintptr_t y,
                 int threads) {
   ttq::parallel_for(threads, threads, [&](int64_t part) {
@@ -228,6 +269,10 @@ NB_MODULE(_native, m) {
   m.def("attend_step", &attend_step, Unlocked());
   m.def("rms_norm", &rms_norm, Unlocked());
   m.def("swiglu", &swiglu, Unlocked());
+  nb::class_<ttq::Chain>(m, "Chain")
+      .def("__init__", &make_chain)
+      .def("shapes", &chain_shapes)
+      .def("run", &run_chain, Unlocked());
   m.def("dense_gemv", &dense_gemv, Unlocked());
   m.def("read_memory", &read_memory, Unlocked());
 }

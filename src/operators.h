@@ -20,6 +20,8 @@ struct Weights {
   bool relu;
   bool quantized;  // int8 activations
   Layout layout = Layout::kNibbles;
+  // In place of the codes, of a convolution: (rows, channels of a group, kernel height, width).
+  const float* dense = nullptr;
 
   int64_t depth() const { return (columns + 3) / 4; }
 };

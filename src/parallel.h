@@ -21,7 +21,7 @@ void parallel_for(int64_t tasks, int threads, const Body& body) {
 }
 
 // What scratch memory of a thread is used for; each use has its own buffer.
-enum class Scratch { kSource, kQuantized, kTables, kSums, kTotals, kPanel, kPlaces, kCount };
+enum class Scratch { kSource, kQuantized, kTables, kSums, kTotals, kPanel, kPlaces, kShared, kLocal, kCount };
 
 // At least `bytes` of this thread's memory, aligned to 64; valid until its next use.
 void* scratch(Scratch use, size_t bytes);

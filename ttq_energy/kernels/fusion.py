@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import operator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from ttq_energy.kernels.chain import FusedNetwork
+from ttq_energy.kernels.chain_steps import ADDITIONS, RELU_FUNCTIONS
 from ttq_energy.kernels.modules import TernaryConv1d, TernaryConv2d, TernaryLinear, TernaryModule
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _DENSE_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-_RELU_FUNCTIONS = (F.relu, torch.relu, torch.relu_)
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 class _Tracer(fx.Tracer):
@@ -38,6 +36,9 @@ def trace(model: nn.Module) -> fx.GraphModule | None:
     except Exception:
         # Tracing runs the user's code with stand-ins; whatever that raises means "no graph".
         return None
+    for node in graph.nodes:
+        if isinstance(node.type, str):
+            node.type = None  # an annotation as a string, which fx cannot pickle
     return fx.GraphModule(copied, graph, type(model).__name__)
 
 
@@ -65,8 +66,9 @@ def fuse(model: nn.Module, example_input: Any) -> nn.Module:
         _fuse_relu(graph_module, node)
     graph_module.graph.lint()
     graph_module.delete_all_unused_submodules()
-    graph_module.recompile()
-    return graph_module
+    return FusedNetwork(graph_module, graph_module.graph, type(model).__name__).requires_grad_(
+        False
+    )
 
 
 def _propagate_shapes(graph_module: fx.GraphModule, example_input: Any) -> bool:
@@ -154,7 +156,7 @@ def _fusible(graph_module: fx.GraphModule, node: Any) -> TernaryModule | None:
 
 
 def _fuse_residual(graph_module: fx.GraphModule, node: fx.Node) -> None:
-    addition = (node.op == "call_function" and node.target in _ADDITIONS) or (
+    addition = (node.op == "call_function" and node.target in ADDITIONS) or (
         node.op == "call_method" and node.target in ("add", "add_")
     )
     if not addition or len(node.args) != 2 or node.kwargs:
@@ -187,7 +189,7 @@ def _fuse_relu(graph_module: fx.GraphModule, node: fx.Node) -> None:
     module = _module(graph_module, node)
     relu = (
         type(module) is nn.ReLU
-        or (node.op == "call_function" and node.target in _RELU_FUNCTIONS)
+        or (node.op == "call_function" and node.target in RELU_FUNCTIONS)
         or (node.op == "call_method" and node.target in ("relu", "relu_"))
     )
     if not relu or not node.args:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from torch import nn
+
+from ttq_energy.kernels.chain import FusedNetwork
 
 # Layers whose arithmetic dominates; the rest (norms, activations, pooling) run in torch.
 _DENSE = {
@@ -27,10 +30,23 @@ def describe(model: nn.Module) -> str:
     linear x1". Layers without arithmetic of their own are left out; a module with none of the
     known layers gives "torch".
     """
-    names = Counter(name for module in model.modules() if (name := _kernel(module)))
+    native = {id(layer) for layer in _chained_dense_layers(model)}
+    names = Counter(
+        name.replace("torch", "ttq-energy", 1) if id(module) in native else name
+        for module in model.modules()
+        if (name := _kernel(module))
+    )
     if not names:
         return "torch"
     return " + ".join(f"{name} x{count}" for name, count in names.most_common())
+
+
+def _chained_dense_layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Full-precision layers that a fused network runs on this package's own kernels."""
+    for module in model.modules():
+        if isinstance(module, FusedNetwork):
+            for chain in module.chains():
+                yield from chain.dense_layers()
 
 
 def _kernel(module: nn.Module) -> str | None:

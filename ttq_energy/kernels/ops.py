@@ -146,7 +146,8 @@ def _native_linear(
     int8: bool,
     relu: bool,
 ) -> Tensor:
-    if x.dtype != torch.float32:
+    fits = residual is None or residual.shape == (*x.shape[:-1], out_features)
+    if x.dtype != torch.float32 or not fits:
         return _reference_linear(
             x, packed, scale_pos, scale_neg, bias, residual, out_features, int8, relu
         )
@@ -188,14 +189,14 @@ class _Geometry(NamedTuple):
     shared_tables: bool
 
 
-def _is_channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
     """Whether x (n, c, h, w) is channels_last and not also contiguous."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _format_like(x: Tensor) -> torch.memory_format:
     """The memory format of a convolution's result, as torch chooses it for its own."""
-    return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
 
 
 @functools.lru_cache(maxsize=4096)
@@ -245,7 +246,7 @@ def _native_conv2d(
         tuple(dilation),
         groups,
     )
-    channels_last = _is_channels_last(x)
+    channels_last = is_channels_last(x)
     y = torch.empty(
         geometry.output,
         dtype=x.dtype,
@@ -253,9 +254,9 @@ def _native_conv2d(
     )
     if geometry.empty:
         return y
-    if x.dtype == torch.float32:
+    if x.dtype == torch.float32 and (residual is None or residual.shape == geometry.output):
         bias_, residual_ = _contiguous(bias), residual
-        residual_last = residual is not None and _is_channels_last(residual)
+        residual_last = residual is not None and is_channels_last(residual)
         if not residual_last or (residual is not None and residual.dtype != torch.float32):
             residual_, residual_last = _contiguous(residual), False
         finite = isa.native().conv2d(
