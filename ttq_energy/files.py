@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from ttq_energy.errors import InputError
+
+UNFINISHED = ".unfinished"
+"""Ends the names of temporary files."""
+LOCK = ".lock"
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOENT)
+"""What goes wrong with a file that could be opened: no room, a limit, a folder that was removed."""
 
 
 @contextlib.contextmanager
@@ -21,11 +28,15 @@ def atomic_writer(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[
         mode: "w" for UTF-8 text, "wb" for bytes.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or there is no room left; the old file then
+            stands, and nothing lies beside it.
     """
     target = Path(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        # A short beginning, so that a name as long as the system allows can be written.
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{target.name[:40]}.", suffix=UNFINISHED, dir=target.parent
+        )
     except OSError as error:
         raise InputError(f"{target}: cannot write here: {error.strerror}") from None
     try:
@@ -36,10 +47,90 @@ def atomic_writer(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
+            raise InputError(f"{target}: cannot be written: {error.strerror}") from None
         raise
+
+
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Remove what writers that were killed left in a folder; no other may be writing there."""
+    for file in Path(folder).glob(f".*{UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def user_path(text: str | os.PathLike[str], where: str) -> Path:
+    """A path as people type it: ``~`` is their home; shells leave it alone after ``=``.
+
+    Args:
+        text: the path.
+        where: the argument or key that held it, for messages.
+
+    Raises:
+        InputError: it is empty, as an unset variable of a shell script is, or no path.
+    """
+    if not isinstance(text, str | os.PathLike):
+        raise InputError(f"{where}: expected a path, got {text!r}")
+    if not os.fspath(text):
+        raise InputError(f"{where}: expected a path, got ''")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no home is known
+        return Path(text)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder for this process alone, until the block or the process ends.
+
+    Where the file system knows no locks, nothing is held.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path = Path(folder) / LOCK
+    stream = _locked(path)
+    try:
+        yield
+    finally:
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            stream.close()
+
+
+def _locked(path: Path) -> IO[str] | None:
+    import fcntl
+
+    while True:
+        try:
+            stream = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path.parent}: cannot write here: {error.strerror}") from None
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read().strip()
+            stream.close()
+            who = f"process {holder}" if holder else "another process"
+            raise InputError(
+                f"{path.parent}: {who} is writing this run; wait for it, or give another --out"
+            ) from None
+        except OSError:
+            stream.close()
+            return None
+        # The one before may have removed the file between its opening and its locking.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                stream.truncate(0)
+                stream.write(f"{os.getpid()}")
+                stream.flush()
+                return stream
+        stream.close()
 
 
 def _umask() -> int:

@@ -10,18 +10,21 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttq_energy import environment
 from ttq_energy.errors import InputError
+from ttq_energy.files import sole_writer, user_path, writable_folder
 from ttq_energy.meters import probe_all
 from ttq_energy.progress import Progress
+from ttq_energy.records import check_record
 from ttq_energy.run import Run, create_run, follow_run, load_run
-from ttq_energy.study import MeasurementSpec, ModelSpec, Study, VariantSpec, load_study
+from ttq_energy.study import MeasurementSpec, Study, load_study
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +70,14 @@ def profile(
     """
     told = progress or Progress()
     if isinstance(study, Mapping):
+        if resume:
+            raise InputError("profile: resume goes with a study, not with modules")
         return _profile_modules(study, inputs, out, targets, measurement, told, command)
+    if not isinstance(study, Study | str | os.PathLike):
+        raise InputError(
+            "profile: expected a Study, its path or name, or a mapping of names to modules, got "
+            f"{type(study).__name__}"
+        )
     if inputs is not None or targets or measurement is not None:
         raise InputError(
             "profile: inputs, targets and measurement go with modules, not with a study"
@@ -96,9 +106,23 @@ def _run_study(
     *,
     measure: bool,
 ) -> Run:
+    with _own_defaults():
+        return _run(study, out, resume, progress, command, measure=measure)
+
+
+def _run(
+    study: StudyLike,
+    out: str | os.PathLike[str] | None,
+    resume: bool,
+    progress: Progress,
+    command: Sequence[str] | None,
+    *,
+    measure: bool,
+) -> Run:
     from ttq_energy.pipeline.plan import make_plan
 
     chosen = study if isinstance(study, Study) else load_study(study)
+    check_record(chosen)
     writes = _one_of_several(measure, out)
     folder = _folder(chosen, out, resume)
     if resume:
@@ -107,15 +131,19 @@ def _run_study(
         raise InputError(f"{folder}: already holds a run; give another --out, or --resume")
     plan = make_plan(chosen)
     monitor = plan.monitor()
-    if not writes:
-        run = follow_run(folder)
-    else:
-        run = load_run(folder) if resume else create_run(folder, chosen.to_dict(), {})
-    with _threads(chosen.measurement):  # as the job will run
-        _describe(run, monitor, command, resume)
-    _describe_plan(run, plan)
-    with _guarded(run, progress, "complete" if measure else "trained"), monitor:
-        _stages(plan, run, monitor, progress, measure)
+    with sole_writer(writable_folder(folder)) if writes else nullcontext():
+        if not writes:
+            run = follow_run(folder)
+        elif resume:
+            run = load_run(folder)
+            run.remove_unfinished()
+        else:
+            run = create_run(folder, chosen.to_dict(), {})
+        with _threads(chosen.measurement):  # as the job will run
+            _describe(run, monitor, command, resume)
+        _describe_plan(run, plan)
+        with _guarded(run, progress, "complete" if measure else "trained"), monitor:
+            _stages(plan, run, monitor, progress, measure)
     return run
 
 
@@ -146,57 +174,54 @@ def _profile_modules(
     progress: Progress,
     command: Sequence[str] | None,
 ) -> Run:
+    import torch
+
     from ttq_energy import kernels
     from ttq_energy.energy_model import count, estimate, estimate_rows, layer_rows
     from ttq_energy.energy_model.targets import load
+    from ttq_energy.measurement import EnergyMonitor
     from ttq_energy.pipeline.executables import Executable
+    from ttq_energy.pipeline.in_memory import baseline_of, study_of_modules
     from ttq_energy.pipeline.measurement_stage import measure, note_kernel
 
-    if not modules:
-        raise InputError("profile: expected at least one module")
-    if inputs is None or inputs.ndim < 1 or len(inputs) == 0:
-        raise InputError("profile: 'inputs' must be a batch of at least one example")
-    spec = replace(measurement or MeasurementSpec(), batch_sizes=(len(inputs),))
-    study = Study(
-        name="modules",
-        models=(ModelSpec("model"),),
-        variants=tuple(VariantSpec(name) for name in modules),
-        measurement=spec,
-        targets=tuple(targets),
-    )
+    study = study_of_modules(modules, inputs, targets, measurement)
+    assert isinstance(inputs, torch.Tensor)
+    assert study.measurement is not None
+    spec, baseline = study.measurement, baseline_of(modules)
     chosen = [load(name) for name in targets]
-    baseline = "fp32" if "fp32" in modules else next(iter(modules))
-    from ttq_energy.measurement import EnergyMonitor
-
+    layers: list[dict[str, Any]] = []
+    estimates: list[dict[str, Any]] = []
+    for name, module in modules.items():
+        progress.stage(f"Estimating {name}")
+        counts = count(module, inputs[:1])
+        layers += layer_rows("model", name, counts)
+        for target in chosen:
+            estimates += estimate_rows("model", name, target.name, estimate(counts, target=target))
     monitor = EnergyMonitor(spec.meters or None)
-    run = create_run(_folder(study, out, resume=False), study.to_dict(), {})
-    with _threads(spec):
-        _describe(run, monitor, command, resumed=False)
-    run.update(models={"model": {"parameters": _parameters(modules[baseline])}})
-    executables = [Executable(n, m.eval(), kernels.describe(m)) for n, m in modules.items()]
-    with _guarded(run, progress), monitor, _threads(spec):
-        for item in executables:
-            progress.stage(f"Estimating {item.variant}")
-            note_kernel(run, item.variant, "model", len(inputs), item.kernel)
-            counts = count(item.module, inputs[:1])
-            run.append("layers", layer_rows("model", item.variant, counts))
-            for target in chosen:
-                rows = estimate_rows(
-                    "model", item.variant, target.name, estimate(counts, target=target)
-                )
-                run.append("estimates", rows)
-        progress.stage(f"Measuring, batch size {len(inputs)}")
-        measure(
-            run,
-            executables,
-            inputs,
-            model="model",
-            device=str(inputs.device),
-            spec=spec,
-            monitor=monitor,
-            progress=progress,
-            baseline=baseline,
-        )
+    folder = _folder(study, out, resume=False)
+    with sole_writer(writable_folder(folder)), _evaluating(modules.values()):
+        run = create_run(folder, study.to_dict(), {})
+        with _threads(spec):
+            _describe(run, monitor, command, resumed=False)
+        run.update(models={"model": {"parameters": _parameters(modules[baseline])}})
+        executables = [Executable(n, m, kernels.describe(m)) for n, m in modules.items()]
+        with _guarded(run, progress), monitor, _threads(spec):
+            run.append("layers", layers)
+            run.append("estimates", estimates)
+            for item in executables:
+                note_kernel(run, item.variant, "model", len(inputs), item.kernel)
+            progress.stage(f"Measuring, batch size {len(inputs)}")
+            measure(
+                run,
+                executables,
+                inputs,
+                model="model",
+                device=str(inputs.device),
+                spec=spec,
+                monitor=monitor,
+                progress=progress,
+                baseline=baseline,
+            )
     return run
 
 
@@ -224,7 +249,7 @@ def _one_of_several(measure: bool, out: str | os.PathLike[str] | None) -> bool:
 
 def _folder(study: Study, out: str | os.PathLike[str] | None, resume: bool) -> Path:
     if out is not None:
-        return Path(out)
+        return user_path(out, "out")
     if not resume:
         return Path("runs") / f"{study.folder_name}-{datetime.now():%Y%m%d-%H%M%S}"
     found = sorted(
@@ -331,6 +356,11 @@ class _guarded:
             status = "interrupted"
         else:
             status = "failed"
+        # Where the disk is full or the folder gone, what went wrong first is what is told.
+        with suppress(InputError) if kind else nullcontext():
+            self._record(status)
+
+    def _record(self, status: str) -> None:
         self._run.update(
             status=status,
             finished=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -339,6 +369,38 @@ class _guarded:
             ),
             peak_memory_bytes=_peak_memory_bytes(),
         )
+
+
+@contextmanager
+def _evaluating(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """The user's modules in evaluation mode, and as they were afterwards."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    for part in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextmanager
+def _own_defaults() -> Iterator[None]:
+    """torch's defaults, in which a study means the same whatever the caller has set."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.device("cpu"),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class _threads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import IO, Any
 
 BAR_WIDTH = 24
@@ -35,35 +36,34 @@ class Progress:
 class ConsoleProgress(Progress):
     """Prints to a stream: a spinner with the latest update in a terminal, else lines.
 
-    Without a terminal an update is printed at most every ``every_s`` seconds.
+    Without a terminal an update is printed at most every ``every_s`` seconds. A stream that nobody
+    reads any more, such as a closed pipe or terminal, ends the telling and not the job.
     """
 
     def __init__(self, stream: IO[str] | None = None, every_s: float = 5.0) -> None:
-        from rich.console import Console
-
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = _console(stream or sys.stderr)
         self._live = self._console.is_terminal
         self._every_s = every_s
         self._title = ""
         self._began = time.monotonic()
         self._last = self._began
         self._status: Any = None
+        self._silent = False
 
     def stage(self, title: str) -> None:
         self._end()
         self._title, self._began = title, time.monotonic()
         self._last = self._began
         if self._live:
-            self._status = self._console.status(title)
-            self._status.start()
+            self._tell(self._begin_status)
         else:
             self._print(title)
 
     def update(self, text: str) -> None:
         now = time.monotonic()
         if self._status is not None:
-            self._status.update(f"{self._title}: {text}")
-        elif now - self._last >= self._every_s:
+            self._tell(lambda: self._status.update(f"{self._title}: {text}"))
+        elif not self._live and now - self._last >= self._every_s:
             self._last = now
             self._print(f"  {text}")
 
@@ -71,7 +71,8 @@ class ConsoleProgress(Progress):
         if self._status is not None:
             done = round(BAR_WIDTH * min(max(fraction, 0.0), 1.0))
             drawn = "━" * done + "─" * (BAR_WIDTH - done)
-            self._status.update(f"{self._title} {drawn} {fraction:.0%}, {text}")
+            line = f"{self._title} {drawn} {fraction:.0%}, {text}"
+            self._tell(lambda: self._status.update(line))
 
     def note(self, text: str) -> None:
         self._print(text)
@@ -79,11 +80,35 @@ class ConsoleProgress(Progress):
     def close(self) -> None:
         self._end()
 
+    def _begin_status(self) -> None:
+        self._status = self._console.status(self._title)
+        self._status.start()
+
     def _end(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        status, self._status = self._status, None
+        if status is not None:
+            self._tell(status.stop)
             self._print(f"{self._title}: {time.monotonic() - self._began:.1f} s")
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._tell(lambda: self._console.print(text, markup=False))
+
+    def _tell(self, say: Callable[[], None]) -> None:
+        if self._silent:
+            return
+        try:
+            say()
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            self._silent, self._status = True, None
+
+
+def _console(stream: IO[str]) -> Any:
+    from rich.console import Console
+
+    class Kept(Console):
+        def on_broken_pipe(self) -> None:
+            """rich's own points the standard output at nothing and exits."""
+            self.quiet = True
+            raise BrokenPipeError
+
+    return Kept(file=stream, highlight=False, soft_wrap=True)

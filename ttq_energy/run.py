@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttq_energy.errors import InputError, unknown_name
-from ttq_energy.files import atomic_writer, writable_folder
+from ttq_energy.files import atomic_writer, remove_unfinished, user_path, writable_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
 MANIFEST = "run.json"
+CHECKPOINTS = "checkpoints"
 _ENDS = ("\n", "\r")
 
 
@@ -231,7 +232,7 @@ class Run:
     def checkpoint(self, model: str, variant: str, seed: int = 0) -> Path:
         """Where the weights of a trained variant lie, whether they exist yet or not."""
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{model}-{variant}")
-        return self.folder / "checkpoints" / f"{safe}-seed{seed}.safetensors"
+        return self.folder / CHECKPOINTS / f"{safe}-seed{seed}.safetensors"
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -299,6 +300,11 @@ class Run:
         if text not in messages:
             self.update(messages=[*messages, text])
 
+    def remove_unfinished(self) -> None:
+        """Remove what a killed process left half-written; only its sole writer may."""
+        for folder in (self.folder, self.folder / CHECKPOINTS, self.folder / "figures"):
+            remove_unfinished(folder)
+
     # -- stages ----------------------------------------------------------------------------------
 
     def done(self, stage: str) -> bool:
@@ -334,13 +340,14 @@ def create_run(
     """Begin a Run in a new or empty folder.
 
     Raises:
-        InputError: the folder cannot be written, or already holds a Run.
+        InputError: the folder cannot be written, or already holds a Run or files of one.
     """
     path = Path(folder)
     if (path / MANIFEST).exists():
         raise InputError(f"{path}: already holds a run; give another --out, or --resume")
     writable_folder(path)
-    (path / "checkpoints").mkdir(exist_ok=True)
+    writable_folder(path / CHECKPOINTS)
+    _refuse_remains(path)
     run = Run(path, {})
     run.update(
         schema_version=SCHEMA_VERSION,
@@ -351,6 +358,16 @@ def create_run(
         stages={},
     )
     return run
+
+
+def _refuse_remains(path: Path) -> None:
+    """Refuse tables and weights of a run whose record is gone: the new run would take them over."""
+    names = [table.file for table in TABLES.values() if (path / table.file).exists()]
+    names += [f"{CHECKPOINTS}/{file.name}" for file in (path / CHECKPOINTS).iterdir()]
+    if names:
+        raise InputError(
+            f"{path}: holds {names[0]} but no {MANIFEST}; expected a new or empty folder"
+        )
 
 
 def follow_run(folder: str | os.PathLike[str]) -> Run:
@@ -366,7 +383,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     Raises:
         InputError: the folder is not a Run, or is one of a newer version.
     """
-    path = Path(folder)
+    path = user_path(folder, "run")
     file = path / MANIFEST
     if not path.is_dir():
         raise InputError(f"{path}: no such run folder")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ttq_energy.errors import InputError, quoted, unknown_name
-from ttq_energy.files import profiles_folder
+from ttq_energy.files import profiles_folder, user_path
 from ttq_energy.records import read_record, setting, to_plain
 from ttq_energy.strict_yaml import Document, KeyPath, parse_yaml, read_yaml
 
@@ -258,18 +258,28 @@ def load_study(path: str | os.PathLike[str], overrides: Mapping[str, str] | None
     Raises:
         InputError: anything wrong in it, in one line.
     """
-    text = os.fspath(path)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"study: expected a path or a shipped study's name, got {path!r}")
+    text = str(user_path(path, "study"))
     if os.sep not in text and not text.endswith((".yaml", ".yml")) and not os.path.exists(text):
         folder = profiles_folder("studies")
         shipped = sorted(file.stem for file in folder.glob("*.yaml"))
         if text not in shipped:
             raise unknown_name("study", text, shipped)
         text = str(folder / f"{text}.yaml")
+    elif text.endswith(".yaml") and not os.path.exists(text):
+        _hint_at_shipped(text)
     document = read_yaml(text, "study")
     data = _expand(document.data)
     for key, value in (overrides or {}).items():
         document.settings[_override(data, key, value)] = key
     return study_from_dict(data, document)
+
+
+def _hint_at_shipped(text: str) -> None:
+    name = text.removesuffix(".yaml")
+    if (profiles_folder("studies") / f"{name}.yaml").is_file() and os.sep not in name:
+        raise InputError(f"{text}: no such study; the shipped one is called '{name}'")
 
 
 def study_from_dict(data: Any, document: Document | None = None) -> Study:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from ttq_energy.errors import InputError
+from ttq_energy.files import user_path
 
 HELP = "make a report from a run, or compare several runs"
-FORMATS = ("pdf", "html", "csv", "latex", "parquet")
+DOCUMENTS = ("pdf", "html")
+FORMATS = (*DOCUMENTS, "csv", "latex", "parquet")
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -13,8 +18,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        default="pdf",
-        help="pdf (default), html, or a folder of tables as csv, latex or parquet",
+        help="pdf or html, told from --out or pdf; or a folder of tables as csv, latex, parquet",
     )
     parser.add_argument("--out", metavar="PATH", help="file, or folder for tables")
     parser.add_argument(
@@ -30,10 +34,11 @@ def run(options: argparse.Namespace) -> int:
     from ttq_energy.run import load_run
 
     runs = [load_run(folder) for folder in options.runs]
+    out = None if options.out is None else user_path(options.out, "--out")
     path = render(
         runs,
-        options.format,
-        options.out,
+        _format(options.format, out),
+        out,
         country=options.country,
         pdf_a=options.pdf_a,
     )
@@ -41,3 +46,13 @@ def run(options: argparse.Namespace) -> int:
         print_summary(runs[0])
     print(f"Wrote {path}")
     return 0
+
+
+def _format(asked: str | None, out: Path | None) -> str:
+    """The format asked for, else that of the file's name."""
+    named = out.suffix.lower().lstrip(".") if out is not None else ""
+    if named not in DOCUMENTS:
+        return asked or "pdf"
+    if asked is not None and asked != named:
+        raise InputError(f"--out {out}: the name says {named}, --format says {asked}")
+    return named
