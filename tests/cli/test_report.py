@@ -58,3 +58,5 @@ def test_wrong_input_is_one_line_and_exit_two(run, arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+

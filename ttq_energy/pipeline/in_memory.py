@@ -74,11 +74,12 @@ def _check_inputs(inputs: Any) -> None:
     import torch
 
     if not isinstance(inputs, torch.Tensor):
-        raise InputError(f"inputs: expected a tensor, got {type(inputs).__name__}")
+        kind = "nothing" if inputs is None else type(inputs).__name__
+        raise InputError(f"profile: 'inputs' must be a batch, a tensor, got {kind}")
     if inputs.ndim < 1 or len(inputs) == 0:
         raise InputError("profile: 'inputs' must be a batch of at least one example")
     if inputs.device.type not in MEASURED_ON:
         raise InputError(
-            f"inputs: on the device '{inputs.device}' nothing can be measured; expected "
+            f"profile: 'inputs': on the device '{inputs.device}' nothing can be measured; expected "
             f"{' or '.join(MEASURED_ON)}"
         )
