@@ -16,12 +16,14 @@ namespace ttq::avx2 {
 #include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
-  Kernels kernels = common_kernels("avx2", 10, kNever);
+  Kernels kernels = common_kernels("avx2", 48, kNever);
   kernels.panel_tables_float = panel_tables_float;
   kernels.short_table_bytes = kShuffledTableBytes;
   kernels.panel_tables_short = panel_tables_short;
+  kernels.fixed_rows_from = 512;
   kernels.fixed_tables = fixed_tables;
   kernels.panel_fixed = panel_fixed;
+  kernels.fixed_values = fixed_values;
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short;
   set_tile_byte(kernels);

@@ -190,6 +190,11 @@ struct FixedChunk {
   double lost;    // sum of |x - unit * integer|
 };
 
+// Squares of a panel's outputs, and of the largest weight of each, summed.
+struct FixedSquares {
+  double outputs, weights;
+};
+
 constexpr int64_t kNever = int64_t{1} << 62;
 
 struct Kernels {
@@ -201,6 +206,9 @@ struct Kernels {
   // instead) has them by counting: one load and addition a cycle make the lanes kernels do 2 codes
   // for each lane in use, float or 16 bits, and the panel kernels 17 codes in float, 39 in int8.
   int64_t float_lanes_from, short_lanes_from;
+  // Fixed-point panels serve any number of input rows where weight rows are so many, against whose
+  // lookups the tables count little.
+  int64_t fixed_rows_from = kNever;
 
   float (*largest)(const float* x, int64_t count);  // max |x|, NaN or infinity if any is
   // x * multiplier rounded to nearest even, as int16.
@@ -226,12 +234,14 @@ struct Kernels {
   void (*panel_short)(const void* tables, const uint8_t* codes, int64_t groups, int32_t* pos,
                       int32_t* neg);
 
-  // In place of panel_float, null in sets without it: tables of kFixedTableBytes for each group of
-  // up to 4 * kFixedChunk columns, those past the last counting as zeros (and one group more than
-  // needed may be written); sums of 64 rows are added to what is there.
+  // In place of panel_float, null in sets without it: tables of kFixedTableBytes for each group, an
+  // even number of them, of up to 4 * kFixedChunk columns, those past the last counting as zeros;
+  // sums of 64 rows are added to what is there; scale_pos * pos - scale_neg * neg.
   FixedChunk (*fixed_tables)(const float* x, int64_t columns, void* tables) = nullptr;
   void (*panel_fixed)(const void* tables, const uint8_t* codes, int64_t groups,
                       const FixedChunk& chunk, double* pos, double* neg) = nullptr;
+  FixedSquares (*fixed_values)(const double* pos, const double* neg, const float* scale_pos,
+                               const float* scale_neg, int64_t rows, float* values) = nullptr;
 
   // Dot products of `rows` dense float rows with x, for the dense GEMV rival.
   void (*dense_rows)(const float* x, const float* weights, int64_t rows, int64_t columns,

@@ -121,7 +121,8 @@ Weights rows_from(const Weights& weights, int64_t done) {
 }
 
 bool runs_as_panels(const Kernels& kernels, const Weights& weights, int64_t count) {
-  return count < (weights.quantized ? kernels.short_lanes_from : kernels.float_lanes_from);
+  if (weights.quantized) return count < kernels.short_lanes_from;
+  return count < kernels.float_lanes_from || weights.rows >= kernels.fixed_rows_from;
 }
 
 // Whether sums of these activations are those of dense arithmetic: quantized ones always are.

@@ -1,6 +1,7 @@
 #include "linear_panel.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -43,9 +44,8 @@ class PanelInputs {
         count_(count),
         depth_(groups_of(columns, 4)),
         sizes_(sizes_of(form, kernels)) {
-    row_bytes_ = depth_ * sizes_.table_bytes;
-    // Kernels build the tables of fixed-point groups two at a time.
-    tables_ = scratch_array<uint8_t>(Scratch::kTables, count * row_bytes_ + kFixedTableBytes);
+    row_bytes_ = (depth_ + depth_ % 2) * sizes_.table_bytes;
+    tables_ = scratch_array<uint8_t>(Scratch::kTables, count * row_bytes_);
     scales_ = scratch_array<double>(Scratch::kPlaces, 2 * count);
     if (form == Form::kFixed)
       chunks_ = scratch_array<FixedChunk>(Scratch::kQuantized, count * chunks());
@@ -57,11 +57,13 @@ class PanelInputs {
   // Sum of |x - what stands for it| over an input row, of fixed-point ones.
   double lost(int64_t m) const { return scales_[m]; }
 
-  // scale_pos P - scale_neg N of one panel for every input row: values [input][kPanelRows].
-  void sum(const Weights& w, int64_t panel, float* values) const {
+  // scale_pos P - scale_neg N of one panel for every input row: values [input][kPanelRows]. Fills
+  // squares[input] where activations are fixed-point.
+  void sum(const Weights& w, int64_t panel, float* values, FixedSquares* squares) const {
     switch (form_) {
+      case Form::kFloat: return sum_floats(w, panel, values);
+      case Form::kFixed: return sum_fixed(w, panel, values, squares);
       case Form::kShort: return sum_ints(w, panel, values);
-      default: return sum_floats(w, panel, values);
     }
   }
 
@@ -123,31 +125,39 @@ class PanelInputs {
     return wide;
   }
 
-  void sum_floats(const Weights& w, int64_t panel, float* values) const {
-    double pos[kPanelInputs][kPanelRows], neg[kPanelInputs][kPanelRows];
-    for (int64_t m = 0; m < count_; m++) {
-      std::fill_n(pos[m], kPanelRows, 0.0);
-      std::fill_n(neg[m], kPanelRows, 0.0);
-    }
+  static int64_t width_of(const Weights& w, int64_t panel) {
+    return std::min<int64_t>(kPanelRows, w.rows - panel * kPanelRows);
+  }
+
+  void sum_fixed(const Weights& w, int64_t panel, float* values, FixedSquares* squares) const {
+    double sums[kPanelInputs][2][kPanelRows];
+    std::memset(sums, 0, count_ * sizeof sums[0]);
     for_chunks(w, panel, [&](int64_t m, int64_t g, int64_t groups, const uint8_t* codes) {
-      if (form_ == Form::kFixed) {
-        kernels_.panel_fixed(tables(m, g), codes, groups,
-                             chunks_[m * chunks() + g / sizes_.chunk], pos[m], neg[m]);
-        return;
-      }
+      kernels_.panel_fixed(tables(m, g), codes, groups, chunks_[m * chunks() + g / sizes_.chunk],
+                           sums[m][0], sums[m][1]);
+    });
+    const int64_t first = panel * kPanelRows;
+    for (int64_t m = 0; m < count_; m++)
+      squares[m] = kernels_.fixed_values(sums[m][0], sums[m][1], w.scale_pos + first,
+                                         w.scale_neg + first, width_of(w, panel),
+                                         values + m * kPanelRows);
+  }
+
+  void sum_floats(const Weights& w, int64_t panel, float* values) const {
+    double sums[kPanelInputs][2][kPanelRows] = {};
+    for_chunks(w, panel, [&](int64_t m, int64_t g, int64_t groups, const uint8_t* codes) {
       float p[kPanelRows], n[kPanelRows];
       kernels_.panel_float(tables(m, g), codes, groups, p, n);
       for (int r = 0; r < kPanelRows; r++) {
-        pos[m][r] += p[r];
-        neg[m][r] += n[r];
+        sums[m][0][r] += p[r];
+        sums[m][1][r] += n[r];
       }
     });
-    const int64_t first = panel * kPanelRows;
-    const int64_t width = std::min<int64_t>(kPanelRows, w.rows - first);
+    const int64_t first = panel * kPanelRows, width = width_of(w, panel);
     for (int64_t m = 0; m < count_; m++)
       for (int64_t r = 0; r < width; r++)
-        values[m * kPanelRows + r] = static_cast<float>(
-            w.scale_pos[first + r] * pos[m][r] - w.scale_neg[first + r] * neg[m][r]);
+        values[m * kPanelRows + r] = static_cast<float>(w.scale_pos[first + r] * sums[m][0][r] -
+                                                        w.scale_neg[first + r] * sums[m][1][r]);
   }
 
   void sum_ints(const Weights& w, int64_t panel, float* values) const {
@@ -164,8 +174,7 @@ class PanelInputs {
         neg[m][r] += n[r];
       }
     });
-    const int64_t first = panel * kPanelRows;
-    const int64_t width = std::min<int64_t>(kPanelRows, w.rows - first);
+    const int64_t first = panel * kPanelRows, width = width_of(w, panel);
     for (int64_t m = 0; m < count_; m++) {
       const float scale = static_cast<float>(scales_[m]);
       for (int64_t r = 0; r < width; r++)
@@ -185,23 +194,6 @@ class PanelInputs {
   FixedChunk* chunks_ = nullptr;
 };
 
-// Squares of a panel's outputs and of the largest weight of each, for one input row.
-struct Squares {
-  double outputs, weights;
-};
-
-Squares squares_of(const Weights& w, int64_t panel, const float* values) {
-  const int64_t first = panel * kPanelRows;
-  const int64_t width = std::min<int64_t>(kPanelRows, w.rows - first);
-  Squares sums{0, 0};
-  for (int64_t r = 0; r < width; r++) {
-    const double largest = std::max(w.scale_pos[first + r], w.scale_neg[first + r]);
-    sums.outputs += static_cast<double>(values[r]) * values[r];
-    sums.weights += largest * largest;
-  }
-  return sums;
-}
-
 // The panels of several matrices one after the other.
 class Panels {
  public:
@@ -213,7 +205,7 @@ class Panels {
   int64_t total() const { return total_; }
 
   // Panels [begin, end) for every input row; fills squares[panel][input] where not null.
-  void run(const PanelInputs& inputs, int64_t begin, int64_t end, Squares* squares) const {
+  void run(const PanelInputs& inputs, int64_t begin, int64_t end, FixedSquares* squares) const {
     int i = 0;
     int64_t before = 0;  // panels of the matrices before i
     for (int64_t p = begin; p < end; p++) {
@@ -222,12 +214,10 @@ class Panels {
       const Output& out = outputs_[i];
       const int64_t panel = p - before, first = panel * kPanelRows;
       float values[kPanelInputs * kPanelRows];
-      inputs.sum(w, panel, values);
+      inputs.sum(w, panel, values, squares ? squares + p * inputs.count() : nullptr);
       for (int64_t m = 0; m < inputs.count(); m++) {
-        const float* row = values + m * kPanelRows;
-        if (squares) squares[p * inputs.count() + m] = squares_of(w, panel, row);
         const int64_t place = m * out.stride + first;
-        finish_rows(row, w, first, std::min<int64_t>(kPanelRows, w.rows - first),
+        finish_rows(values + m * kPanelRows, w, first, std::min<int64_t>(kPanelRows, w.rows - first),
                     out.residual ? out.residual + place : nullptr, out.y + place);
       }
     }
@@ -248,8 +238,8 @@ void run_panels(const Kernels& kernels, Form form, const Weights* weights, const
                 int matrices, const float* x, int64_t count, int threads) {
   const Panels panels(weights, outputs, matrices);
   const PanelInputs inputs(kernels, form, x, count, weights->columns);
-  Squares* squares = form == Form::kFixed
-                         ? scratch_array<Squares>(Scratch::kSums, panels.total() * count)
+  FixedSquares* squares = form == Form::kFixed
+                         ? scratch_array<FixedSquares>(Scratch::kSums, panels.total() * count)
                          : nullptr;
   // Runs of panels, which a core reads in order; some more than threads, so that one that is held
   // up does not hold up all.
@@ -266,7 +256,7 @@ void run_panels(const Kernels& kernels, Form form, const Weights* weights, const
   for (int i = 0; i < matrices; i++) {
     const int64_t end = p + panels_of(weights[i]);
     for (int64_t m = 0; m < count; m++) {
-      Squares all{0, 0};
+      FixedSquares all{0, 0};
       for (int64_t q = p; q < end; q++) {
         all.outputs += squares[q * count + m].outputs;
         all.weights += squares[q * count + m].weights;

@@ -24,16 +24,30 @@ struct WideSums {
 // 32 rows, [half of the panel][+1 or -1][digit].
 typedef WideSums PanelDigits[2][2][2];
 
+// The sums of 32 rows that two digits stand for, less the offset of `groups` groups.
 static inline void store_ints(const WideSums digits[2], int64_t groups, int32_t* out) {
-  alignas(32) uint16_t low[2][16], high[2][16];
-  for (int odd = 0; odd < 2; odd++) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(low[odd]), digits[0].of(odd));
-    _mm256_store_si256(reinterpret_cast<__m256i*>(high[odd]), digits[1].of(odd));
+  const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(groups) * kSumOffset);
+  const __m256i zero = _mm256_setzero_si256();
+  __m256i sums[2][2];  // [parity of the row][half]
+  for (int parity = 0; parity < 2; parity++) {
+    const __m256i low = digits[0].of(parity), high = digits[1].of(parity);
+    // Up to 31 * kPanelShortGroups: no int16, so no multiply-add of pairs.
+    for (int half = 0; half < 2; half++) {
+      const __m256i l = half ? _mm256_unpackhi_epi16(low, zero) : _mm256_unpacklo_epi16(low, zero);
+      const __m256i h = half ? _mm256_unpackhi_epi16(high, zero) : _mm256_unpacklo_epi16(high, zero);
+      sums[parity][half] =
+          _mm256_sub_epi32(_mm256_add_epi32(l, _mm256_slli_epi32(h, 5)), offset);
+    }
   }
-  const int32_t offset = static_cast<int32_t>(groups) * kSumOffset;
-  for (int i = 0; i < 16; i++)
-    for (int odd = 0; odd < 2; odd++)
-      out[2 * i + odd] = low[odd][i] + 32 * high[odd][i] - offset;
+  for (int half = 0; half < 2; half++) {
+    const __m256i first = _mm256_unpacklo_epi32(sums[0][half], sums[1][half]);
+    const __m256i second = _mm256_unpackhi_epi32(sums[0][half], sums[1][half]);
+    __m128i* place = reinterpret_cast<__m128i*>(out + 8 * half);
+    _mm_storeu_si128(place, _mm256_castsi256_si128(first));
+    _mm_storeu_si128(place + 1, _mm256_castsi256_si128(second));
+    _mm_storeu_si128(place + 4, _mm256_extracti128_si256(first, 1));
+    _mm_storeu_si128(place + 5, _mm256_extracti128_si256(second, 1));
+  }
 }
 
 // Adds `groups` groups, at most kDigitRun; both halves of the panel at once share the loads of
