@@ -179,6 +179,7 @@ struct AttendedHead {
   const float* keys;    // [length][columns]
   const float* values;
   int64_t queries, length, columns;
+  const float* next;    // what is read after these, to be fetched ahead
   float* weights;       // [length] to work in
   float* out;           // [queries][columns]
 };

@@ -161,6 +161,82 @@ void attend_step(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t cosine, uintpt
       threads);
 }
 
+// Packed matrices from six numbers each: address and length of the codes, rows, addresses of both
+// scales and the bias; or as copies that the kernels can read.
+class Matrices {
+ public:
+  static constexpr size_t kEach = 6;
+
+  Matrices(bool quantized, int threads, size_t most) : quantized_(quantized), threads_(threads) {
+    copies_.reserve(most);
+  }
+
+  ttq::Weights read(const uint64_t* v, int64_t columns) {
+    copies_.push_back(readable(weights(v[0], static_cast<int64_t>(v[2]), columns, v[3], v[4], v[5],
+                                       false, quantized_),
+                               static_cast<int64_t>(v[1]), threads_));
+    return *copies_.back();
+  }
+
+ private:
+  bool quantized_;
+  int threads_;
+  std::vector<ttq::ReadableWeights> copies_;
+};
+
+// `numbers`: for each layer the seven matrices q, k, v, o, gate, up, down, then the addresses of both
+// norms' weights, keys and values. `epsilons`: two of each layer, and the last norm's.
+bool decoder_step(uintptr_t x, uintptr_t numbers, uintptr_t epsilons, int64_t count,
+                  uintptr_t last_norm, bool quantized, uintptr_t cosine, uintptr_t sine,
+                  int64_t batch, int64_t width, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                  int64_t wide, int64_t capacity, int64_t position, int threads) {
+  constexpr size_t kMatrices = 7;
+  Matrices matrices(quantized, threads, kMatrices * count);
+  std::vector<ttq::DecoderLayer> layers(count);
+  const uint64_t* v = pointer<const uint64_t>(numbers);
+  const double* epsilon = pointer<const double>(epsilons);
+  for (ttq::DecoderLayer& layer : layers) {
+    ttq::Weights* all[kMatrices] = {&layer.q,    &layer.k,  &layer.v,   &layer.o,
+                                    &layer.gate, &layer.up, &layer.down};
+    const int64_t columns[kMatrices] = {width, width, width, heads * head_dim, width, width, wide};
+    for (size_t m = 0; m < kMatrices; m++, v += Matrices::kEach)
+      *all[m] = matrices.read(v, columns[m]);
+    layer.attention_norm = pointer<const float>(*v++);
+    layer.feed_forward_norm = pointer<const float>(*v++);
+    layer.keys = pointer<float>(*v++);
+    layer.values = pointer<float>(*v++);
+    layer.attention_epsilon = *epsilon++;
+    layer.feed_forward_epsilon = *epsilon++;
+  }
+  ttq::DecodingStep step{};
+  step.batch = batch, step.heads = heads, step.kv_heads = kv_heads, step.head_dim = head_dim;
+  step.capacity = capacity, step.position = position;
+  step.cosine = pointer<const float>(cosine), step.sine = pointer<const float>(sine);
+  float* values = pointer<float>(x);
+  if (!ttq::decoder_step(kernels(), layers, step, values, threads)) return false;
+  for (int64_t b = 0; b < batch; b++)
+    kernels().rms_norm(values + b * width, pointer<const float>(last_norm), width, *epsilon,
+                       values + b * width);
+  return true;
+}
+
+// `numbers`: for each layer the input and the hidden matrix.
+bool recurrent_step(uintptr_t numbers, int64_t count, bool quantized, int64_t batch, int64_t inputs,
+                    int64_t hidden, uintptr_t x, uintptr_t h, uintptr_t c, uintptr_t out,
+                    int threads) {
+  Matrices matrices(quantized, threads, 2 * count);
+  std::vector<ttq::RecurrentLayer> layers;
+  const uint64_t* v = pointer<const uint64_t>(numbers);
+  for (int64_t i = 0; i < count; i++, v += 2 * Matrices::kEach) {
+    const ttq::Weights input = matrices.read(v, i ? hidden : inputs);
+    layers.push_back({input, matrices.read(v + Matrices::kEach, hidden)});
+  }
+  return ttq::recurrent_step(kernels(), layers,
+                             {batch, hidden, pointer<const float>(x), pointer<const float>(h),
+                              pointer<float>(c), pointer<float>(out)},
+                             threads);
+}
+
 // Runs of items, one for each thread where there are enough of them to share.
 template <class Body>
 void in_runs(int64_t items, int64_t item_values, int threads, const Body& body) {
@@ -267,6 +343,8 @@ NB_MODULE(_native, m) {
   m.def("conv2d", &conv2d, Unlocked());
   m.def("recurrent", &recurrent, Unlocked());
   m.def("attend_step", &attend_step, Unlocked());
+  m.def("decoder_step", &decoder_step, Unlocked());
+  m.def("recurrent_step", &recurrent_step, Unlocked());
   m.def("rms_norm", &rms_norm, Unlocked());
   m.def("swiglu", &swiglu, Unlocked());
   nb::class_<ttq::Chain>(m, "Chain")

@@ -87,6 +87,32 @@ struct DecodingStep {
 };
 void attend_step(const Kernels& kernels, const DecodingStep& step, int threads);
 
+// A pre-normalized layer of a decoder: attention and a SwiGLU feed-forward layer on packed weights.
+struct DecoderLayer {
+  Weights q, k, v, o, gate, up, down;
+  const float *attention_norm, *feed_forward_norm;  // weights of the RMS norms
+  double attention_epsilon, feed_forward_epsilon;
+  float *keys, *values;
+};
+// Takes x (batch, width) through the layers, in place; q, k, v, keys, values and out of `step` are
+// filled in for each. Returns false, with x undefined, as linear does.
+bool decoder_step(const Kernels& kernels, const std::vector<DecoderLayer>& layers,
+                  const DecodingStep& step, float* x, int threads);
+
+// One step of stacked recurrent layers: an LSTM with cells, a GRU without.
+struct RecurrentLayer {
+  Weights input, hidden;
+};
+struct RecurrentStep {
+  int64_t batch, hidden;
+  const float* x;  // (batch, columns of the first input matrix)
+  const float* h;  // (layers, batch, hidden)
+  float* c;        // (layers, batch, hidden), changed; null makes it a GRU
+  float* out;      // (layers, batch, hidden): the new h
+};
+bool recurrent_step(const Kernels& kernels, const std::vector<RecurrentLayer>& layers,
+                    const RecurrentStep& step, int threads);
+
 // The instruction sets of this build that this CPU has, best first; ends with portable.
 int usable_kernels(const Kernels** found, int capacity);
 extern const char* const kKnownNames[];

@@ -91,12 +91,20 @@ static void rotate(const float* __restrict x, const float* __restrict cosine,
     y[i + half] = (x[i + half] * cosine[i + half] + x[i] * sine[i + half]) * scale;
 }
 
-constexpr int64_t kAheadFloats = 1024;  // fetched ahead: hardware stops at each page
+// Where a row lies that comes a page's length after this one: hardware stops fetching ahead at each
+// page. Behind the last row, `next` follows.
+static inline const float* row_ahead(const float* rows, int64_t row, int64_t length,
+                                     int64_t columns, const float* next) {
+  constexpr int64_t kAheadFloats = 1024;
+  const int64_t ahead = row + (columns < kAheadFloats ? kAheadFloats / columns : 1);
+  return ahead < length ? rows + ahead * columns : next + (ahead - length) * columns;
+}
+
 constexpr int64_t kTileRows = 32;       // rows of values that stay in the first-level cache
 
 FUSE_MULTIPLY_ADD
 static void scores_of(const float* query, const float* keys, int64_t length, int64_t columns,
-                      float* scores) {
+                      const float* next, float* scores) {
 #if defined(__clang__)
 #pragma clang fp contract(fast)
 #endif
@@ -106,12 +114,14 @@ static void scores_of(const float* query, const float* keys, int64_t length, int
   for (; row + kRows <= length; row += kRows) {
     VecF sums[kRows][2] = {};
     const float* k = keys + row * columns;
+    const float* ahead[kRows];
+    for (int r = 0; r < kRows; r++) ahead[r] = row_ahead(keys, row + r, length, columns, next);
     int64_t j = 0;
     for (; j + 2 * kWidth <= columns; j += 2 * kWidth) {
       const VecF low = load<VecF>(query + j), high = load<VecF>(query + j + kWidth);
       for (int r = 0; r < kRows; r++) {
         const float* place = k + r * columns + j;
-        __builtin_prefetch(place + kAheadFloats);
+        __builtin_prefetch(ahead[r] + j);
         sums[r][0] += low * load<VecF>(place);
         sums[r][1] += high * load<VecF>(place + kWidth);
       }
@@ -132,7 +142,7 @@ static void scores_of(const float* query, const float* keys, int64_t length, int
 // y = sum of weights[p] values[p].
 FUSE_MULTIPLY_ADD
 static void weighted_rows(const float* weights, const float* values, int64_t length,
-                          int64_t columns, float* y) {
+                          int64_t columns, const float* next, float* y) {
 #if defined(__clang__)
 #pragma clang fp contract(fast)
 #endif
@@ -147,9 +157,10 @@ static void weighted_rows(const float* weights, const float* values, int64_t len
       for (int v = 0; v < kVectors; v++) sums[v] = load<VecF>(y + j + v * kWidth);
       for (int64_t p = first; p < last; p++) {
         const float* place = values + p * columns + j;
+        const float* ahead = row_ahead(values, p, length, columns, next) + j;
         const float weight = weights[p];
         for (int v = 0; v < kVectors; v++) {
-          if (v % (64 / VECTOR_BYTES) == 0) __builtin_prefetch(place + v * kWidth + kAheadFloats);
+          if (v % (64 / VECTOR_BYTES) == 0) __builtin_prefetch(ahead + v * kWidth);
           sums[v] += weight * load<VecF>(place + v * kWidth);
         }
       }
@@ -187,10 +198,11 @@ static float exponentials(float* scores, int64_t length) {
 static void attend(const AttendedHead& head) {
   const int64_t length = head.length, columns = head.columns;
   for (int64_t g = 0; g < head.queries; g++) {
-    scores_of(head.query + g * columns, head.keys, length, columns, head.weights);
+    scores_of(head.query + g * columns, head.keys, length, columns, head.values,
+              head.weights);
     const float scale = 1.0f / exponentials(head.weights, length);
     float* y = head.out + g * columns;
-    weighted_rows(head.weights, head.values, length, columns, y);
+    weighted_rows(head.weights, head.values, length, columns, head.next, y);
     for (int64_t j = 0; j < columns; j++) y[j] *= scale;
   }
 }

@@ -43,6 +43,20 @@ def applies(x: Tensor, *others: Tensor) -> bool:
     )
 
 
+def cache_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros for a cache of keys or values, on huge pages where the CPU has them.
+
+    A step reads the whole cache once, from memory, where small pages cost as much as the reading.
+    """
+    size = torch.Size(shape).numel() * dtype.itemsize
+    watched = torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling()
+    if torch.device(device).type == "cpu" and not watched:
+        mapped = isa.zeros_on_huge_pages(size)
+        if mapped is not None:
+            return mapped.view(dtype).view(shape)
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension (arXiv 1910.07467).
 

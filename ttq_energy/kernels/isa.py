@@ -99,8 +99,16 @@ def _empty(size: int) -> Tensor:
     """
     import torch
 
+    mapped = zeros_on_huge_pages(size)
+    return torch.empty(size, dtype=torch.uint8) if mapped is None else mapped
+
+
+def zeros_on_huge_pages(size: int) -> Tensor | None:
+    """Zero bytes (uint8) on huge pages; None where the system has none or not one would be filled."""
+    import torch
+
     if size < HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.uint8)
+        return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     memory = mmap.mmap(-1, size + HUGE_PAGE_BYTES, flags=flags)
     offset = -torch.frombuffer(memory, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES

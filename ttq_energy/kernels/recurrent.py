@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttq_energy.errors import InputError, unknown_name
-from ttq_energy.kernels import gpu, ops
+from ttq_energy.kernels import gpu, ops, stacks
 from ttq_energy.kernels.modules import Scale, TernaryLinear
 from ttq_energy.kernels.naming import describe
 
@@ -70,6 +70,7 @@ class _TernaryRecurrent(nn.Module):
         self.batch_first = batch_first
         self.bidirectional = bidirectional
         self.activations = activations
+        self._stack = stacks.RecurrentStack()
         known = {
             f"{kind}_{side}_{name}"
             for kind in ("weight", "bias")
@@ -188,6 +189,20 @@ class _TernaryRecurrent(nn.Module):
             raise InputError(f"{name}: expected shape {shape}, got {tuple(state.shape)}")
         return state
 
+    def _one_step(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
+        """A single step of all layers in one native call; None where that cannot be."""
+        if x.shape[0] != 1 or self.bidirectional:
+            return None
+        h, c = states[0], states[1] if len(states) > 1 else None
+        found = self._stack.step(self._matrices, x[0], h, c)
+        if found is None:
+            return None
+        after, cells = found
+        return after[-1:].clone(), [after] if cells is None else [after, cells]
+
+    def _matrices(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(pair.ih, pair.hh) for pair in self.recurrences.values()]  # type: ignore[misc]
+
     def _run(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """All layers over x (time, batch, input); states are (rows, batch, hidden) each."""
         finals: list[list[Tensor]] = [[] for _ in states]
@@ -247,7 +262,7 @@ class _TernaryRecurrent(nn.Module):
         start = [
             self._start(state, x, batched, name) for state, name in zip(states, names, strict=True)
         ]
-        y, final = self._run(x, start)
+        y, final = self._one_step(x, start) or self._run(x, start)
         if not batched:
             return y.squeeze(1), [state.squeeze(1) for state in final]
         return (y.transpose(0, 1) if self.batch_first else y), final

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
@@ -34,7 +35,10 @@ def unobserved(layer: nn.Module) -> bool:
 
 def packed(layer: nn.Module) -> TypeGuard[TernaryLinear]:
     """Whether native code may stand in for calling the layer."""
-    return type(layer) is TernaryLinear and unobserved(layer)
+    if type(layer) is not TernaryLinear or not unobserved(layer):
+        return False
+    scale = layer._buffers["scale_pos"]
+    return type(scale) is Tensor and scale.is_cpu and scale.dtype == torch.float32
 
 
 def run(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ttq_energy.kernels import decoding, siblings
+from ttq_energy.kernels import decoding, siblings, stacks
 from ttq_energy.models.options import TransformerOptions
 
 
@@ -35,8 +35,8 @@ class KVCache:
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (batch_size, n_kv_heads, capacity, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(n_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(n_layers)]
+        self.keys = [decoding.cache_memory(shape, dtype, device) for _ in range(n_layers)]
+        self.values = [decoding.cache_memory(shape, dtype, device) for _ in range(n_layers)]
         self.length = 0
 
     @property
@@ -206,6 +206,16 @@ class DecoderLayer(nn.Module):
         out = self.mlp(self.post_attention_layernorm(x), x)
         return out
 
+    def parts(self) -> stacks.DecoderParts:
+        """The layer's modules, for a step in one native call."""
+        attention, feed_forward = self.self_attn, self.mlp
+        return stacks.DecoderParts(
+            (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+            (feed_forward.gate_proj, feed_forward.up_proj, feed_forward.down_proj),
+            (self.input_layernorm, self.post_attention_layernorm),
+            (self, attention, feed_forward, feed_forward.act_fn, self.dropout),
+        )
+
 
 class Decoder(nn.Module):
     """Embedding, decoder layers and the last normalization."""
@@ -231,15 +241,32 @@ class Decoder(nn.Module):
         )
         self.norm = RMSNorm(d_model, eps=epsilon)
         self.rotary = Rotary(d_model // n_heads, context, rope_base)
+        self._stack = stacks.DecoderStack()
 
     def forward(self, tokens: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
         x = self.embed_tokens(tokens)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, self.rotary, cache, index)
+        out = self._step(x, cache)
+        if out is None:
+            for index, layer in enumerate(self.layers):
+                x = layer(x, self.rotary, cache, index)
+            out = self.norm(x)
         if cache is not None:
             cache.length += tokens.shape[1]
-        out: torch.Tensor = self.norm(x)
+        assert out is not None
         return out
+
+    def _step(self, x: torch.Tensor, cache: KVCache | None) -> torch.Tensor | None:
+        """Layers and norm on one token in one native call, where they are packed; else None."""
+        if cache is None or x.shape[1] != 1 or self.training:
+            return None
+        rotary = self.rotary
+        return self._stack.step(
+            self._parts, x, rotary.cos, rotary.sin, cache.keys, cache.values, cache.length
+        )
+
+    def _parts(self) -> stacks.StackParts:
+        layers = [layer.parts() for layer in self.layers if isinstance(layer, DecoderLayer)]
+        return stacks.StackParts(layers, self.norm, (self, self.layers))
 
 
 class TransformerLanguageModel(nn.Module):
