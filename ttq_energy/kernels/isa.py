@@ -104,7 +104,7 @@ def _empty(size: int) -> Tensor:
 
 
 def zeros_on_huge_pages(size: int) -> Tensor | None:
-    """Zero bytes (uint8) on huge pages; None where the system has none or not one would be filled."""
+    """Zero bytes (uint8) on huge pages; None where the system has none or none would be filled."""
     import torch
 
     if size < HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):

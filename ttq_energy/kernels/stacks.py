@@ -298,7 +298,7 @@ def _gather_decoder(stack: StackParts, count: int) -> _Decoder | None:
     if not all(unobserved(module) for module in (*norms, *others)):
         return None
     watch = _Watch(others, matrices, norms)
-    epsilons = array("d", [norm.eps for norm in norms])  # type: ignore[misc]
+    epsilons = array("d", [norm.eps or 0.0 for norm in norms])
     return _Decoder(
         watch, all_numbers, epsilons, _weight(last, width), kind == "int8", width, query, key, wide
     )
