@@ -1,4 +1,4 @@
-"""A run folder has one writer; what killed writers left is cleaned up; a full disk loses nothing."""
+"""A run folder has one writer, what killed writers left is removed, a full disk loses nothing."""
 
 import errno
 import os

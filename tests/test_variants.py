@@ -50,3 +50,35 @@ def test_unknown_names_tell_the_nearest():
         resolve((VariantSpec("x", of="tqq"),))
     with pytest.raises(InputError, match="valid: bwn, dorefa"):
         resolve((VariantSpec("x", of="int8"),))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            VariantSpec("fp32", quantizer={"type": "TTQ"}),
+            "'fp32': is built in .* takes no quantizer",
+        ),
+        (VariantSpec("fp32", of="ttq"), "'fp32': is built in and runs fp32's weights"),
+        (VariantSpec("bf16", activations="int8"), "'bf16': is built in .* takes no activations"),
+        (VariantSpec("twn", quantizer={"type": "TTQ"}), "built in with the quantizer TWN"),
+        (VariantSpec("ttq-int8", activations="fp32"), "built in with activations int8"),
+        (VariantSpec("ttq-int8", of="twn"), "built in with activations int8"),
+        (VariantSpec("ttq-int8", skip=("a",)), "runs the weights of 'ttq', so skip goes there"),
+        (VariantSpec("mine", of="ttq", start="scratch"), "so start goes there"),
+        (VariantSpec("mine", of="ttq", quantizer={"type": "TWN"}), "so quantizer goes there"),
+    ],
+)
+def test_a_built_in_name_means_what_reports_say_and_no_setting_is_passed_over(spec, message):
+    with pytest.raises(InputError, match=message):
+        resolve((spec,))
+
+
+def test_built_in_names_may_be_set_in_what_they_leave_open():
+    found = resolve(
+        (
+            VariantSpec("ttq", quantizer={"type": "TTQ", "threshold": 0.1}, skip=()),
+            VariantSpec("ttq-int8", of="ttq", activations="int8"),
+        )
+    )
+    assert {v.name: v.execution for v in found}["ttq-int8"] == "packed-int8"

@@ -23,6 +23,7 @@ from ttq_energy.files import sole_writer, user_path, writable_folder
 from ttq_energy.meters import probe_all
 from ttq_energy.progress import Progress
 from ttq_energy.records import check_record
+from ttq_energy.reporting.carbon import country_factor
 from ttq_energy.run import Run, create_run, follow_run, load_run
 from ttq_energy.study import MeasurementSpec, Study, load_study
 
@@ -123,6 +124,8 @@ def _run(
 
     chosen = study if isinstance(study, Study) else load_study(study)
     check_record(chosen)
+    if chosen.country is not None:
+        country_factor(chosen.country)
     writes = _one_of_several(measure, out)
     folder = _folder(chosen, out, resume)
     if resume:

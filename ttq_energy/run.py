@@ -231,8 +231,9 @@ class Run:
 
     def checkpoint(self, model: str, variant: str, seed: int = 0) -> Path:
         """Where the weights of a trained variant lie, whether they exist yet or not."""
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{model}-{variant}")
-        return self.folder / CHECKPOINTS / f"{safe}-seed{seed}.safetensors"
+        return (
+            self.folder / CHECKPOINTS / f"{checkpoint_name(model, variant)}-seed{seed}.safetensors"
+        )
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -332,6 +333,11 @@ class _Tables(Mapping[str, "pd.DataFrame"]):
 
     def __len__(self) -> int:
         return len(TABLES)
+
+
+def checkpoint_name(model: str, variant: str) -> str:
+    """How the file of a variant's weights begins; not every pair has a name of its own."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{model}-{variant}")
 
 
 def create_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ttq_energy.errors import InputError, quoted, unknown_name
@@ -52,6 +53,11 @@ class ModelSpec:
     @property
     def title(self) -> str:
         return self.label or self.name
+
+    @property
+    def checkpoint_file(self) -> Path | None:
+        """``checkpoint`` as a path; ``~`` is the user's home."""
+        return None if self.checkpoint is None else user_path(self.checkpoint, "checkpoint")
 
 
 @dataclass(frozen=True)

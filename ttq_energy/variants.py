@@ -96,7 +96,10 @@ def _trainable(name: str) -> Variant:
 
 def _resolve_one(spec: VariantSpec, specs: Mapping[str, VariantSpec]) -> Variant:
     built_in = BUILT_IN.get(spec.name)
+    if built_in is not None:
+        _refuse_redefined(spec, built_in)
     if spec.of is not None:
+        _refuse_settings_of_another(spec, spec.of)
         source = specs.get(spec.of)
         base = _resolve_one(source, {}) if source and source.of is None else _trainable(spec.of)
         if not base.trained:
@@ -138,3 +141,42 @@ def _resolve_one(spec: VariantSpec, specs: Mapping[str, VariantSpec]) -> Variant
         spec.start,
         spec.skip,
     )
+
+
+def _refuse_redefined(spec: VariantSpec, built_in: Variant) -> None:
+    """A built-in name always means what tables and reports say that it means."""
+    where = f"variants: '{spec.name}'"
+    if spec.of is not None and (built_in.trained or built_in.quantizer is None):
+        raise InputError(
+            f"{where}: is built in and runs {built_in.of}'s weights; give another name"
+        )
+    executed = "fp32" if spec.of is not None else None
+    if not built_in.trained and (spec.activations or executed or "int8") != "int8":
+        raise InputError(f"{where}: is built in with activations int8; give another name")
+    if built_in.quantizer is None:
+        given = [
+            key for key in ("quantizer", "activations", "skip") if getattr(spec, key) is not None
+        ]
+        if given:
+            raise InputError(
+                f"{where}: is built in ({built_in.meaning}) and takes no {given[0]}; "
+                "give another name"
+            )
+        return
+    if spec.quantizer is not None and spec.quantizer.get("type") != built_in.quantizer["type"]:
+        raise InputError(
+            f"{where}: is built in with the quantizer {built_in.quantizer['type']}; "
+            "give another name"
+        )
+    if not built_in.trained and spec.of is None:
+        _refuse_settings_of_another(spec, built_in.of)
+
+
+def _refuse_settings_of_another(spec: VariantSpec, source: str) -> None:
+    """What decides the weights is said where they are trained, or it would be passed over."""
+    given = [key for key in ("quantizer", "skip") if getattr(spec, key) is not None]
+    given += ["start"] if spec.start != BASELINE else []
+    if given:
+        raise InputError(
+            f"variants: '{spec.name}': runs the weights of '{source}', so {given[0]} goes there"
+        )

@@ -60,3 +60,8 @@ def test_wrong_input_is_one_line_and_exit_two(run, arguments, message, capsys):
     assert error.count("\n") == 1
 
 
+def test_the_format_is_told_from_the_name_and_must_not_contradict_it(run, tmp_path, capsys):
+    assert main(["report", str(run.folder), "--out", str(tmp_path / "r.html")]) == 0
+    assert (tmp_path / "r.html").read_text().startswith("<!")
+    assert main(["report", str(run.folder), "--format", "html", "--out", "r.pdf"]) == 2
+    assert "the name says pdf, --format says html" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import ttq_energy as te
 from ttq_energy.errors import InputError
 from ttq_energy.pipeline import accuracy_stage, measurement_stage
 from ttq_energy.reporting import render
-from ttq_energy.run import load_run
+from ttq_energy.run import Run, load_run
 from ttq_energy.study import MeasurementSpec, study_from_dict
 
 FAST = {
@@ -144,3 +144,63 @@ def test_wrong_arguments(arguments, message, tmp_path):
     with pytest.raises(InputError, match=message):
         te.profile(**arguments, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def killed(*_, **__):
+    raise SystemExit("killed")
+
+
+def test_a_stage_that_was_killed_before_it_was_recorded_leaves_no_row_twice(
+    study, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        # Whatever follows the rows of a stage may be cut off: each is killed at its recording.
+        for stage in ("train|resnet20|ttq|0", "estimate|resnet20", "measure|resnet20|2"):
+            finish = Run.finish
+            patch.setattr(
+                Run,
+                "finish",
+                lambda run, key, wall_s, stage=stage, finish=finish: (
+                    killed() if key == stage else finish(run, key, wall_s)
+                ),
+            )
+            with pytest.raises(SystemExit):
+                te.profile(study, out=out, resume=out.exists())
+            patch.undo()
+    run = te.profile(study, out=out, resume=True)
+    training = run.training[["variant", "seed", "epoch"]]
+    assert not training.duplicated().any()
+    assert not run.layers[["variant", "layer"]].duplicated().any()
+    assert not run.estimates[["variant", "layer", "component"]].duplicated().any()
+    assert not run.measurements[["variant", "round", "domain"]].duplicated().any()
+    assert len(run.manifest["estimate_ratios"]) == 3
+    assert [file for file in out.rglob("*") if "state" in file.name] == []
+
+
+def test_a_folder_with_remains_of_a_run_is_refused(study, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet20-fp32-seed0.training-state.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds checkpoints/resnet20.* but no run\.json"):
+        te.profile(study, out=tmp_path)
+
+
+def test_a_study_means_the_same_whatever_torch_defaults_the_caller_has_set(tmp_path):
+    study = study_from_dict(
+        {
+            "name": "t",
+            "models": [{"name": "lstm-lm", "options": {"hidden_size": 8, "embedding_size": 8}}],
+            "variants": ["ttq"],
+            "measurement": FAST,
+            "targets": ["generic-45nm"],
+        }
+    )
+    plain = te.profile(study, out=tmp_path / "plain")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            other = te.profile(study, out=tmp_path / "other")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert other.layers.equals(plain.layers)
+    assert other.estimates.equals(plain.estimates)

@@ -1,5 +1,7 @@
 """What Python users get wrong is told in one line; an empty batch is no misuse."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -59,3 +61,65 @@ def test_converted_attention_takes_an_empty_batch(batch_first, need_weights):
         y, weights = packed(x, x, x, need_weights=need_weights, attn_mask=attn_mask)
         assert y.shape == x.shape
         assert (weights is not None) == need_weights
+
+
+def old_weight_norm(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.nn.utils.weight_norm(model[1])
+    return model
+
+
+def three() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (old_weight_norm(three()), "layer '1': its 'weight' is no parameter but made by a hook"),
+        (three().to(torch.complex64), "layer '1': expected floating-point weights, got torch.com"),
+        (
+            nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 0), nn.Linear(0, 4)),
+            "layer '1': holds no weights",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_weights_that_no_quantizer_fits(model, message):
+    before = set(model.state_dict())
+    with pytest.raises(InputError) as caught:
+        te.prepare_(model, te.TTQ())
+    assert message in str(caught.value)
+    assert set(model.state_dict()) == before
+
+
+def test_weights_that_are_not_numbers_are_told_by_layer():
+    model = te.prepare_(three(), te.TTQ())
+    model[1].parametrizations.weight.original.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match="layer '1': its weights or scales are not finite"):
+        te.convert(model)
+    with pytest.raises(InputError, match="layer '1': on the device 'meta' it has no weights"):
+        te.convert(te.prepare_(three().to("meta"), te.TTQ()))
+
+
+def test_forward_hooks_go_on_after_convert():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[1].register_forward_hook(lambda module, inputs, output: output * 3)
+    model[1].register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+    te.prepare_(model, te.TTQ()).eval()
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = model(x)
+        for packed in (te.convert(model), te.convert(model, example_input=x)):
+            torch.testing.assert_close(packed(x), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_keeps_it(dtype):
+    model = te.prepare_(three().to(dtype), te.TTQ()).eval()
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.no_grad():
+        packed = te.convert(model)(x)
+        assert packed.dtype is dtype
+        torch.testing.assert_close(packed, model(x), rtol=0.02, atol=0.02)

@@ -282,3 +282,17 @@ def test_progress_tells_loss_accuracy_zeros_and_time_left(
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     assert "zeros" in progress.bars[-1][1]
+
+
+def test_a_finished_training_that_was_not_recorded_is_not_done_again(
+    tmp_path, digits, spec, small_net
+):
+    checkpoint = tmp_path / "a.safetensors"
+    first = small_net()
+    result = train(first, digits, spec, checkpoint=checkpoint, keep_state=True)
+    again, steps = small_net(), []
+    repeated = train(again, digits, spec, checkpoint=checkpoint, resume=True, on_epoch=steps.append)
+    assert repeated == result
+    assert not steps
+    assert same(first, again)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]

@@ -41,7 +41,7 @@ def estimate_all(plan: Plan, run: Run, networks: Networks, progress: Progress) -
 def _estimate_one(
     plan: Plan, run: Run, networks: Networks, subject: Subject, progress: Progress
 ) -> None:
-    """All rows of one network at once, so that an interrupted stage leaves none of them."""
+    """All rows of one network at once, in the place of those that a killed process left."""
     layers, estimates, ratios = [], [], []
     baselines: dict[str, Estimate] = {}
     zeros_of: dict[str, dict[str, float]] = {}
@@ -69,9 +69,11 @@ def _estimate_one(
             ratios.append({**where, **_ratio_entry(ratio)})
             for note in estimate.notes:
                 run.add_message(f"{subject.title} {variant.name} on {target.name}: {note}")
-    run.append("layers", layers)
-    run.append("estimates", estimates)
-    run.update(estimate_ratios=[*run.manifest.get("estimate_ratios", []), *ratios])
+    run.put("layers", layers, model=subject.title)
+    run.put("estimates", estimates, model=subject.title)
+    before = run.manifest.get("estimate_ratios", [])
+    others = [entry for entry in before if entry["model"] != subject.title]
+    run.update(estimate_ratios=[*others, *ratios])
 
 
 def _ratio_entry(ratio: EnergyRatio) -> dict[str, float | str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -54,8 +53,9 @@ class Networks:
         """A network of its own as ``variant`` trains it, with the weights that it starts from."""
         if variant.name == BASELINE or variant.start != BASELINE:
             model = copy.deepcopy(self._dense(subject, seed))
-            if variant.name == BASELINE and subject.spec.checkpoint is not None:
-                training.load_weights(Path(subject.spec.checkpoint), model)
+            file = subject.spec.checkpoint_file
+            if variant.name == BASELINE and file is not None:
+                training.load_weights(file, model)
         else:
             start = self.plan.variant(BASELINE)
             model = copy.deepcopy(self.trained(subject, start, seed))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+import warnings
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ttq_energy import datasets, models, variants
@@ -12,6 +13,8 @@ from ttq_energy.energy_model import targets
 from ttq_energy.errors import InputError
 from ttq_energy.measurement import EnergyMonitor
 from ttq_energy.quantization import config_from_dict
+from ttq_energy.quantization.prepare import chosen_weights
+from ttq_energy.run import checkpoint_name
 from ttq_energy.study import ModelSpec, Study
 from ttq_energy.variants import Variant
 
@@ -104,29 +107,77 @@ def make_plan(study: Study) -> Plan:
     for variant in resolved:
         if variant.quantizer is not None:
             config_from_dict(variant.quantizer)
+    _refuse_shared_checkpoints(study, resolved)
     found_targets = tuple(targets.load(name) for name in study.targets)
     device = _check_device(study.measurement.device if study.measurement else "cpu")
-    return Plan(study, tuple(map(_subject, study.models)), resolved, found_targets, device)
+    subjects = tuple(_subject(spec, study, resolved) for spec in study.models)
+    return Plan(study, subjects, resolved, found_targets, device)
 
 
-def _subject(spec: ModelSpec) -> Subject:
+def _refuse_shared_checkpoints(study: Study, resolved: Sequence[Variant]) -> None:
+    """Refuse names that differ only in what the names of files cannot show."""
+    seen: dict[str, str] = {}
+    for model in study.models:
+        for variant in resolved:
+            name = f"'{model.title}' as '{variant.name}'"
+            # Some file systems hold upper and lower case for the same.
+            other = seen.setdefault(checkpoint_name(model.title, variant.name).casefold(), name)
+            if other != name:
+                raise InputError(
+                    f"models: {other} and {name} would share one file of weights; "
+                    "give one of them another label or name"
+                )
+
+
+def _subject(spec: ModelSpec, study: Study, resolved: Sequence[Variant]) -> Subject:
     data = datasets.load(spec.dataset.name, **spec.dataset.options) if spec.dataset else None
     subject = Subject(spec, data)
-    if spec.checkpoint is None:
-        parameters = _parameters_by_shape(subject)
-        if parameters is not None:
-            return replace(subject, parameters=parameters)
-    model = subject.build(seed=0)
-    if spec.checkpoint is not None:
-        from ttq_energy.training import load_weights
+    model = _by_shape(subject) if spec.checkpoint is None else None
+    if model is None:
+        model = subject.build(seed=0)
+        if spec.checkpoint_file is not None:
+            from ttq_energy.training import load_weights
 
-        load_weights(Path(spec.checkpoint), model)
-    _check_fit(subject, model)
+            load_weights(spec.checkpoint_file, model)
+        _check_fit(subject, model)
+    _check_layers(model, subject, study, resolved)
     return replace(subject, parameters=_count(model))
 
 
-def _parameters_by_shape(subject: Subject) -> int | None:
-    """Parameters of a network that takes its examples, found by shapes alone; None if not so.
+def _check_layers(
+    model: torch.nn.Module, subject: Subject, study: Study, resolved: Sequence[Variant]
+) -> None:
+    """Find now, and not after hours of training, that a study names a layer wrongly."""
+    from ttq_energy.training.optimization import make_optimizer
+
+    for variant in resolved:
+        if variant.quantizer is None or not variant.trained:
+            continue
+        with _blamed_on(f"models: '{subject.title}': variant '{variant.name}'"):
+            config = config_from_dict(variant.quantizer)
+            example = subject.example(1).to(_device_of(model))
+            with warnings.catch_warnings(action="ignore"):
+                chosen_weights(model, config, skip=variant.skip, example_input=example)
+    if study.training is not None and study.training.parameter_groups:
+        with _blamed_on(f"models: '{subject.title}'"):
+            make_optimizer(model, study.training)
+
+
+@contextmanager
+def _blamed_on(where: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _device_of(model: torch.nn.Module) -> str:
+    first = next(model.parameters(), None)
+    return "cpu" if first is None else str(first.device)
+
+
+def _by_shape(subject: Subject) -> torch.nn.Module | None:
+    """A network that takes its examples, as shapes without weights; None if it is not so.
 
     Weights of a billion numbers take ten seconds to draw, which a check need not spend.
     """
@@ -141,7 +192,7 @@ def _parameters_by_shape(subject: Subject) -> int | None:
         raise
     except Exception:
         return None  # it cannot run so, or is wrong: the true network tells
-    return _count(model)
+    return model
 
 
 def _count(model: torch.nn.Module) -> int:
@@ -166,11 +217,15 @@ def _check_fit(subject: Subject, model: torch.nn.Module) -> None:
 def _check_device(device: str) -> str:
     import torch
 
-    kind = device.partition(":")[0]
-    if kind == "cpu":
+    kind, colon, number = device.partition(":")
+    if device == "cpu":
         return device
-    if kind != "cuda":
+    if kind != "cuda" or (colon and not number.isdecimal()):
         raise InputError(f"measurement.device: unknown device '{device}'; valid: cpu, cuda, cuda:N")
     if not torch.cuda.is_available():
         raise InputError(f"measurement.device: '{device}' asked for, but torch finds no CUDA GPU")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"measurement.device: '{device}' asked for, but torch finds {torch.cuda.device_count()}"
+        )
     return device

@@ -43,6 +43,9 @@ def train_all(
         progress.stage(f"Training {subject.title} {variant.name}{seeds}")
         _train_one(plan, run, networks, subject, variant, seed, monitor, progress)
         run.finish(key, time.monotonic() - began)
+        if run.writes:
+            checkpoint = run.checkpoint(subject.title, variant.name, seed)
+            training.state_file(checkpoint).unlink(missing_ok=True)
 
 
 def _to_train(plan: Plan) -> Iterator[tuple[Subject, Variant, int]]:
@@ -85,6 +88,7 @@ def _train_one(
         monitor=monitor,
         progress=progress,
         fine_tune=variant.quantizer is not None and variant.start == "fp32",
+        keep_state=True,
     )
     rows = [
         {**_row(r, subject, variant, seed), "selected": r.epoch == result.selected_epoch}

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ttq_energy.errors import InputError, unknown_name
@@ -32,6 +33,13 @@ from ttq_energy.quantization.layers import (
 
 Weights = dict[str, QuantizedWeight]
 """The quantized weights of one module by parameter name."""
+_FORWARD_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 
 def convert(model: nn.Module, activations: str = "fp32", example_input: Any = None) -> nn.Module:
@@ -46,8 +54,9 @@ def convert(model: nn.Module, activations: str = "fp32", example_input: Any = No
             packed layer as it comes.
         example_input: a tensor, a tuple of positional or a mapping of keyword arguments. If given,
             batch normalization, ReLU and residual additions are fused into the layers before them,
-            where torch.fx can trace the model, and outputs then agree to rounding. Layers whose
-            weight the module around them multiplies with itself are then seen and kept in floats.
+            where torch.fx can trace the model and no module has a forward hook, which could tell;
+            outputs then agree to rounding. Layers whose weight the module around them multiplies
+            with itself are then seen and kept in floats.
 
     Layers of a class of their own (``Conv2dSame``) are packed where a plain layer computes the
     same. Those that cannot be packed keep their ternary values in float arithmetic, a warning
@@ -70,6 +79,7 @@ def convert(model: nn.Module, activations: str = "fp32", example_input: Any = No
                 f"convert: layer '{weight.layer}': {weight.quantizer.config} has more than three "
                 "weight values; only ternary and binary weights can be packed"
             )
+        _refuse_weightless(weight)
     # Filling deepcopy's memo makes it place the packed modules instead of copying the prepared
     # ones: a copy of those would share their class, and undoing its parametrization would break
     # the original.
@@ -92,8 +102,28 @@ def convert(model: nn.Module, activations: str = "fp32", example_input: Any = No
             own = {w.parameter: w for w in quantized.values() if w.module is module}
             if own or id(module.out_proj) in memo:
                 memo[id(module)] = _pack_attention(module, own, activations, memo)
+    hooked = [_keep_hooks(part, memo.get(id(part))) for part in model.modules()]
     packed: nn.Module = copy.deepcopy(model, memo).eval()
-    return packed if example_input is None else fusion.fuse(packed, example_input)
+    return packed if example_input is None or any(hooked) else fusion.fuse(packed, example_input)
+
+
+def _refuse_weightless(weight: QuantizedWeight) -> None:
+    latent = weight.latent()
+    if latent.is_meta:
+        raise InputError(f"convert: layer '{weight.layer}': on the device 'meta' it has no weights")
+    if not all(bool(t.isfinite().all()) for t in (latent, *weight.scales())):
+        raise InputError(
+            f"convert: layer '{weight.layer}': its weights or scales are not finite; has the "
+            "training diverged?"
+        )
+
+
+def _keep_hooks(module: nn.Module, packed: nn.Module | None) -> bool:
+    """Give a packed module the forward hooks of the one that it replaces; whether there are any."""
+    if packed is not None:
+        for name in _FORWARD_HOOKS:
+            packed.__dict__[name] = copy.copy(module.__dict__[name])
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _bypassed(model: nn.Module, quantized: Weights, example_input: Any) -> set[str]:
@@ -166,7 +196,14 @@ def _triple(weight: QuantizedWeight) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _pack_linear(module: Any, weights: Weights, activations: str) -> nn.Module:
-    return TernaryLinear(*_triple(weights["weight"]), _bias(module), activations=activations)
+    packed = TernaryLinear(*_triple(weights["weight"]), _bias(module), activations=activations)
+    return packed.to(_half_type(weights["weight"]))
+
+
+def _half_type(weight: QuantizedWeight) -> torch.dtype | None:
+    """The type of a layer in half precision, which it must also give; else None."""
+    dtype = weight.latent().dtype
+    return dtype if dtype in (torch.float16, torch.bfloat16) else None
 
 
 def _pack_conv(kind: type[TernaryConv2d]) -> Callable[[Any, Weights, str], nn.Module]:
@@ -180,7 +217,7 @@ def _pack_conv(kind: type[TernaryConv2d]) -> Callable[[Any, Weights, str], nn.Mo
             dilation=module.dilation,
             groups=module.groups,
             activations=activations,
-        )
+        ).to(_half_type(weights["weight"]))
         return packed if before is None else nn.Sequential(before, packed)
 
     return pack

@@ -149,6 +149,24 @@ def refuse_uninitialized(model: nn.Module, where: str) -> None:
             )
 
 
+def refuse_unfit_weight(weight: Weight, where: str) -> None:
+    """Refuse a weight that no quantizer fits: computed elsewhere, of no numbers, or not real."""
+    own, name = weight.module, weight.parameter
+    if not parametrize.is_parametrized(own, name) and name not in own._parameters:
+        raise InputError(
+            f"{where}: layer '{weight.layer}': its '{name}' is no parameter but made by a hook, "
+            "as torch.nn.utils.weight_norm does; expected torch.nn.utils.parametrizations, or the "
+            "layer in skip"
+        )
+    value = getattr(own, name)
+    if not value.is_floating_point():
+        raise InputError(
+            f"{where}: layer '{weight.layer}': expected floating-point weights, got {value.dtype}"
+        )
+    if value.numel() == 0:
+        raise InputError(f"{where}: layer '{weight.layer}': holds no weights; name it in skip")
+
+
 def quantizable_weights(model: nn.Module) -> list[Weight]:
     """Every weight that ``prepare_`` knows how to quantize, in order of registration."""
     return [weight for path, module in model.named_modules() for weight in _weights(path, module)]

@@ -21,6 +21,7 @@ from ttq_energy.quantization.layers import (
     quantizable_weights,
     quantized_layers,
     refuse_unfit,
+    refuse_unfit_weight,
 )
 from ttq_energy.quantization.quantizer import Quantizer
 
@@ -100,6 +101,8 @@ def chosen_weights(
     left = _left_out(model, unfit)
     if not chosen:
         raise InputError(_nothing_left(weights, skip) + (f"; {left}" if left else ""))
+    for weight, _ in chosen:
+        refuse_unfit_weight(weight, "prepare_")
     if left:
         warnings.warn(f"prepare_: {left}", stacklevel=3)
     return chosen

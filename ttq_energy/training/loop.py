@@ -53,6 +53,7 @@ def train(
     fine_tune: bool = False,
     device: torch.device | str | None = None,
     save_every_s: float = SAVE_EVERY_S,
+    keep_state: bool = False,
 ) -> TrainResult:
     """Train a model and write the reported weights to ``checkpoint``.
 
@@ -75,6 +76,8 @@ def train(
         fine_tune: the settings of ``spec.fine_tune`` stand above the others.
         device: where to train; None takes this process's GPU where there is one.
         save_every_s: how often the state is written within an epoch.
+        keep_state: leave the state of the finished training, from which ``resume`` gives the same
+            result at once; the caller removes it when that is recorded.
 
     Raises:
         InputError: the state is damaged or another training's, the batch cannot be shared, or the
@@ -89,6 +92,7 @@ def train(
         trainer = _Trainer(
             model.to(place), data, chosen, seed, Path(checkpoint), processes, place, save_every_s
         )
+        trainer.keep_state = keep_state
         trainer.monitor = monitor if processes.local_rank == 0 else None
         if processes.writes:
             trainer.progress = progress or Progress()
@@ -113,7 +117,7 @@ class _Trainer:
     ) -> None:
         self.model, self.data, self.spec, self.seed = model, data, spec, seed
         self.checkpoint, self.processes, self.device = checkpoint, processes, device
-        self.save_every_s = save_every_s
+        self.save_every_s, self.keep_state = save_every_s, False
         self.progress, self.monitor = Progress(), None
         self.on_epoch: Callable[[EpochRecord], None] | None = None
         self.optimizer = make_optimizer(model, spec)
@@ -140,7 +144,8 @@ class _Trainer:
         self.model.eval()
         if self.processes.writes:
             save_weights(self.checkpoint, self.model, self._metadata(result))
-            states.state_file(self.checkpoint).unlink(missing_ok=True)
+            if not self.keep_state:
+                states.state_file(self.checkpoint).unlink(missing_ok=True)
         self.processes.gather(None)
         return result
 
@@ -232,7 +237,7 @@ class _Trainer:
         at.epoch, at.batch, at.seen, at.cost = at.epoch + 1, 0, 0, Cost()
         self.loss_sum.zero_()
         self._record(record)
-        if at.epoch < self.spec.epochs:
+        if at.epoch < self.spec.epochs or self.keep_state:
             self._save()
 
     def _record(self, record: EpochRecord) -> None:
