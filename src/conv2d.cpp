@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <vector>
 
+#include "conv2d_wide.h"
 #include "parallel.h"
 
 namespace ttq {
@@ -453,6 +455,19 @@ bool conv2d(const Kernels& kernels, const Weights& weights, const Conv2dShape& s
             const float* x, const float* residual, float* y, int threads) {
   const ImageStrides residual_strides = strides_of(shape, shape.residual_channels_last);
   const ImageStrides y_strides = strides_of(shape, shape.channels_last);
+  if (weights.layout != Layout::kNibbles) {
+    std::vector<RowScale> scales(shape.images);
+    std::atomic<bool> good{true};
+    parallel_for(shape.images, threads, [&](int64_t i) {
+      const float most = image_largest(kernels, shape, x + i * shape.image_stride);
+      if (!weights.quantized && !(most <= kLargestActivation)) good = false;
+      scales[i] = row_scale(most);
+    });
+    if (!good) return false;
+    wide_conv2d(kernels, weights, shape, x, scales.data(), residual, residual_strides, y, y_strides,
+                threads);
+    return true;
+  }
   return Call(kernels, weights, shape, x, residual, residual_strides, y, y_strides).run(threads);
 }
 

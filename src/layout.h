@@ -45,6 +45,33 @@ Layout layout_of(int64_t bytes, int64_t rows, int64_t columns);
 // than nibbles by more than a 32nd (2.06 bits a code) and can be told from them by its length.
 Layout best_layout(const Kernels& kernels, int64_t rows, int64_t columns, bool quantized);
 
+// How the matrix of a convolution in a wide layout orders its columns: a run for each kernel row,
+// in it pixel after pixel, in it channel after channel, zeros after either where they are filled up.
+// Where a pixel's columns are whole table entries (`shared`), its tables serve all windows that it is
+// in; else the window is one run without any filling, and has tables of its own.
+struct WindowColumns {
+  Layout layout = Layout::kNibbles;
+  bool shared = false;
+  int64_t runs = 0, run_columns = 0;
+  int64_t pixel_columns = 0;  // the distance between a run's pixels
+
+  int64_t columns() const { return runs * run_columns; }
+};
+
+// The shape of a convolution's weights, and the columns that it has as nibbles.
+struct WindowShape {
+  int64_t rows, channels, height, width, nibble_columns;
+};
+
+// The layout of a convolution that takes so many bytes; again no two in use give the same number.
+WindowColumns window_columns_of(int64_t bytes, const WindowShape& shape);
+
+// The layout that these kernels like best: a wide one where its estimated time is clearly below that
+// of dense products and it takes at most 2.08 bits a code.
+WindowColumns best_window_columns(const Kernels& kernels, const WindowShape& shape, bool quantized);
+
+int64_t packed_bytes(const WindowColumns& columns, const WindowShape& shape);
+
 // Pack int8 codes (rows, columns) in {-1, 0, 1}, and back.
 void pack(Layout layout, const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed,
           int threads);

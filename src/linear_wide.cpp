@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <type_traits>
+#include <cmath>
 
-#include "layout.h"
 #include "linear_rows.h"
-#include "parallel.h"
+#include "wide_sums.h"
 
 namespace ttq {
 namespace {
@@ -14,43 +13,8 @@ namespace {
 // Tables of all columns that a thread keeps for its next range of panels: they fit the second-level
 // cache, from which a chunk comes again at less cost than building it.
 constexpr int64_t kKeptBytes = 256 << 10;
-
-// What differs between the two layouts: float tables with the scales folded in, integer tables.
-// kChunks: groups of a chunk of columns by the number of input rows. Its tables share a 32 KiB
-// first-level cache with a panel's codes and the next panel's; triples end a run with a chunk, and
-// sextets add three groups at a time.
-struct Triples {
-  using Input = float;
-  using Sum = float;
-  using Total = double;
-  static constexpr int kInputs = kTripleInputs, kColumns = kTripleColumns, kParts = 1;
-  static constexpr int64_t kCodeBytes = kTripleBytes, kTableBytes = kTripleTableBytes;
-  static constexpr int64_t kRun = kTripleRun;
-  static constexpr int64_t kChunks[kInputs] = {21, 10, 7, 7};
-
-  static void sums(const Kernels& kernels, const WidePanel& panel, float* sums) {
-    kernels.triple_sums(panel, sums);
-  }
-};
-
-struct Sextets {
-  using Input = int16_t;
-  using Sum = int32_t;
-  using Total = int32_t;
-  static constexpr int kInputs = kSextetInputs, kColumns = kSextetColumns, kParts = 2;
-  static constexpr int64_t kCodeBytes = kSextetBytes, kTableBytes = kSextetTableBytes;
-  static constexpr int64_t kRun = kSextetRun;
-  static constexpr int64_t kChunks[kInputs] = {48, 33};
-
-  static void sums(const Kernels& kernels, const WidePanel& panel, int32_t* sums) {
-    kernels.sextet_sums(panel, sums);
-  }
-};
-
-// Whether one value serves all rows.
-bool uniform(const float* scales, int64_t rows) {
-  return std::all_of(scales, scales + rows, [&](float s) { return s == scales[0]; });
-}
+// Scales whose ratio differs by less have the same: a few roundings of float32.
+constexpr float kEqual = 3e-7f;
 
 // A few input rows against a range of panels. Chunk of columns by chunk, so that its tables stay
 // in the first-level cache, through which the codes of all panels stream.
@@ -58,9 +22,7 @@ template <class Form>
 class Block {
  public:
   using Input = typename Form::Input;
-  using Sum = typename Form::Sum;
   using Total = typename Form::Total;
-  static constexpr int64_t kPanelSums = Form::kParts * kPanelRows;
 
   Block(const Kernels& kernels, const Weights& weights, const Input* x, int64_t input_stride,
         int inputs, int64_t panel_begin, int64_t panel_end, int64_t id)
@@ -84,36 +46,18 @@ class Block {
     const int64_t wanted = 2 * id_ + (use == Scratch::kSums);
     const bool built = keep && kept_tables == wanted;
     kept_tables = keep ? wanted : 0;
-    const int64_t panel_sums = inputs_ * kPanelSums, count = (end_ - begin_) * panel_sums;
-    Total* totals = scratch_array<Total>(use, count);
-    std::fill_n(totals, count, Total{0});
-    Sum* sums = running_sums(totals, count);
-    int64_t run = 0;
+    PanelSums<Form> sums(kernels_, w_.codes, groups_, inputs_, begin_, end_, use);
     for (int64_t g = 0; g < groups_; g += chunk) {
       const int64_t now = std::min(chunk, groups_ - g);
       char* tables = scratch_tables + (keep ? g * Form::kTableBytes : 0);
       for (int m = 0; m < inputs_ && !built; m++)
         build(m, g, now, w_pos, w_neg, tables + m * stride);
-      for (int64_t p = begin_; p < end_; p++) {
-        const uint8_t* next = p + 1 < end_ ? codes(p + 1, g) : codes(begin_, g + now);
-        Form::sums(kernels_,
-                   {tables, stride, inputs_, codes(p, g), now, next},
-                   sums + (p - begin_) * panel_sums);
-      }
-      run += now;
-      if (run + chunk > Form::kRun || g + now == groups_) {
-        take_over(sums, count, totals);
-        run = 0;
-      }
+      sums.add(tables, stride, g, now);
     }
-    return totals;
+    return sums.totals();
   }
 
  private:
-  const uint8_t* codes(int64_t panel, int64_t group) const {
-    return w_.codes + (panel * groups_ + group) * Form::kCodeBytes;
-  }
-
   // Tables of groups [first, first + count) of input m; columns past the last count as zeros.
   void build(int m, int64_t first, int64_t count, float w_pos, float w_neg, void* tables) const {
     const int64_t begin = first * Form::kColumns, width = count * Form::kColumns;
@@ -124,25 +68,7 @@ class Block {
       std::fill(padded + w_.columns - begin, padded + width, Input{0});
       x = padded;
     }
-    if constexpr (std::is_same_v<Form, Triples>)
-      kernels_.triple_tables(x, count, w_pos, w_neg, tables);
-    else
-      kernels_.sextet_tables(x, count, tables);
-  }
-
-  // Float sums are kept apart and go to float64 after a run; integers are exact as they are.
-  static Sum* running_sums(Total* totals, int64_t count) {
-    if constexpr (std::is_same_v<Sum, Total>) {
-      return totals;
-    } else {
-      Sum* sums = scratch_array<Sum>(Scratch::kPanel, count);
-      std::fill_n(sums, count, Sum{0});
-      return sums;
-    }
-  }
-
-  void take_over(Sum* sums, int64_t count, Total* totals) const {
-    if constexpr (!std::is_same_v<Sum, Total>) kernels_.triple_totals(sums, count, totals);
+    Form::tables(kernels_, x, count, w_pos, w_neg, tables);
   }
 
   const Kernels& kernels_;
@@ -175,24 +101,19 @@ void for_blocks(int64_t count, int64_t panels, int threads, const Body& body) {
 void triples_linear(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
                     const float* residual, float* y, int threads) {
   const int64_t panels = wide_panels(w.layout, w.rows, w.columns);
-  // One table serves all rows where they share their scales; else P and N are summed apart.
-  const bool folded = uniform(w.scale_pos, w.rows) && uniform(w.scale_neg, w.rows);
+  const TableScales scales(w);
   for_blocks<Triples>(count, panels, threads, [&](int64_t first, int inputs, int64_t begin,
                                                   int64_t end, int64_t id) {
     Block<Triples> block(kernels, w, x + first * w.columns, w.columns, inputs, begin, end, id);
-    const double* pos = folded ? block.sum(w.scale_pos[0], w.scale_neg[0], Scratch::kTotals)
-                               : block.sum(1, 0, Scratch::kTotals);
-    const double* neg = folded ? nullptr : block.sum(0, 1, Scratch::kSums);
+    const double* pos = block.sum(scales.w_pos, scales.w_neg, Scratch::kTotals);
+    const double* neg = scales.folded ? nullptr : block.sum(0, 1, Scratch::kSums);
     for (int64_t p = begin; p < end; p++)
       for (int m = 0; m < inputs; m++) {
         const int64_t at = ((p - begin) * inputs + m) * kPanelRows, row = p * kPanelRows;
         const int64_t place = (first + m) * w.rows + row;
         const int64_t width = std::min<int64_t>(kPanelRows, w.rows - row);
         float values[kPanelRows];
-        for (int64_t r = 0; r < width; r++)
-          values[r] = static_cast<float>(
-              folded ? pos[at + r]
-                     : w.scale_pos[row + r] * pos[at + r] + w.scale_neg[row + r] * neg[at + r]);
+        scales.apply(w, row, width, pos + at, neg ? neg + at : nullptr, values);
         finish_rows(values, w, row, width, residual ? residual + place : nullptr, y + place);
       }
   });
@@ -237,6 +158,40 @@ void sextets_linear(const Kernels& kernels, const Weights& w, const float* x, in
 }
 
 }  // namespace
+
+TableScales::TableScales(const Weights& w) {
+  int64_t first = 0;
+  while (first + 1 < w.rows && w.scale_pos[first] == 0 && w.scale_neg[first] == 0) first++;
+  const float pos = w.scale_pos[first], neg = w.scale_neg[first];
+  const bool by_pos = std::fabs(pos) >= std::fabs(neg);
+  const float* const scale = by_pos ? w.scale_pos : w.scale_neg;
+  const float divisor = by_pos ? pos : neg;
+  folded = true;
+  bool same = true;
+  float* found = scratch_array<float>(Scratch::kFactors, w.rows);
+  for (int64_t r = 0; r < w.rows; r++) {
+    const float factor = divisor == 0 ? 0.0f : scale[r] / divisor;
+    found[r] = factor;
+    same = same && factor == 1;
+    folded = folded && std::fabs(factor * pos - w.scale_pos[r]) <= kEqual * std::fabs(w.scale_pos[r]) &&
+             std::fabs(factor * neg - w.scale_neg[r]) <= kEqual * std::fabs(w.scale_neg[r]);
+  }
+  if (!folded) return;
+  w_pos = pos;
+  w_neg = neg;
+  factors = same ? nullptr : found;
+}
+
+void TableScales::apply(const Weights& w, int64_t row, int64_t count, const double* pos,
+                        const double* neg, float* values) const {
+  if (!folded)
+    for (int64_t r = 0; r < count; r++)
+      values[r] = static_cast<float>(w.scale_pos[row + r] * pos[r] + w.scale_neg[row + r] * neg[r]);
+  else if (factors)
+    for (int64_t r = 0; r < count; r++) values[r] = static_cast<float>(factors[row + r] * pos[r]);
+  else
+    for (int64_t r = 0; r < count; r++) values[r] = static_cast<float>(pos[r]);
+}
 
 void wide_linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
                  const float* residual, float* y, int threads) {

@@ -104,7 +104,9 @@ bool linear_many(uintptr_t x, int64_t count, int64_t columns,
                           count, ys.data(), threads);
 }
 
-bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int64_t columns,
+// `columns`: of the matrix as nibbles.
+bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int64_t bytes,
+            int64_t columns,
             uintptr_t scale_pos, uintptr_t scale_neg, uintptr_t bias, uintptr_t residual,
             bool residual_channels_last, bool shared_tables, bool relu, bool quantized, uintptr_t y,
             bool channels_last, int threads) {
@@ -114,14 +116,32 @@ bool conv2d(uintptr_t x, const std::vector<int64_t>& sizes, uintptr_t codes, int
                                v[7],  v[8],  v[9],  v[10], v[11], v[12], v[13],
                                v[14], v[15], v[16], v[17], v[18], v[19], shared_tables,
                                channels_last, residual_channels_last};
-  return ttq::conv2d(
-      kernels(), weights(codes, shape.out_channels, columns, scale_pos, scale_neg, bias, relu, quantized),
-      shape, pointer<const float>(x), pointer<const float>(residual), pointer<float>(y), threads);
+  ttq::Weights w =
+      weights(codes, shape.out_channels, columns, scale_pos, scale_neg, bias, relu, quantized);
+  w.window = ttq::window_columns_of(bytes, {w.rows, shape.channels / shape.groups,
+                                            shape.kernel_height, shape.kernel_width, columns});
+  w.layout = w.window.layout;
+  const ttq::ReadableWeights readable(kernels(), w, shape, threads);
+  return ttq::conv2d(kernels(), *readable, shape, pointer<const float>(x),
+                     pointer<const float>(residual), pointer<float>(y), threads);
 }
 
 // Bytes that the kernels in force would have a linear layer's matrix take.
 int64_t linear_bytes(int64_t rows, int64_t columns, bool quantized) {
   return ttq::packed_bytes(ttq::best_layout(kernels(), rows, columns, quantized), rows, columns);
+}
+
+// The layout of a convolution of `bytes`, or with 0 the one that the kernels in force would give it:
+// bytes, columns, and of wide layouts the columns of a run and of a pixel (else 0).
+std::vector<int64_t> window_columns(int64_t bytes, int64_t rows, int64_t channels, int64_t height,
+                                    int64_t width, int64_t nibble_columns, bool quantized) {
+  const ttq::WindowShape shape{rows, channels, height, width, nibble_columns};
+  const ttq::WindowColumns found = bytes
+                                       ? ttq::window_columns_of(bytes, shape)
+                                       : ttq::best_window_columns(kernels(), shape, quantized);
+  const bool wide = found.layout != ttq::Layout::kNibbles;
+  return {ttq::packed_bytes(found, shape), wide ? found.columns() : nibble_columns,
+          found.run_columns, found.pixel_columns};
 }
 
 void pack(uintptr_t codes, int64_t rows, int64_t columns, uintptr_t packed, int64_t bytes,
@@ -333,6 +353,7 @@ NB_MODULE(_native, m) {
   m.def("use", &use);
   m.def("active", [] { return std::string(kernels().name); });
   m.def("linear_bytes", &linear_bytes);
+  m.def("window_columns", &window_columns);
   m.def("packed_bytes", [](int layout, int64_t rows, int64_t columns) {
     return ttq::packed_bytes(static_cast<ttq::Layout>(layout), rows, columns);
   });

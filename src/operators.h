@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels.h"
+#include "layout.h"
 
 namespace ttq {
 
@@ -22,6 +22,7 @@ struct Weights {
   Layout layout = Layout::kNibbles;
   // In place of the codes, of a convolution: (rows, channels of a group, kernel height, width).
   const float* dense = nullptr;
+  WindowColumns window{};  // of a convolution; `layout` then is its layout
 
   int64_t depth() const { return (columns + 3) / 4; }
 };
@@ -53,6 +54,9 @@ bool conv2d(const Kernels& kernels, const Weights& weights, const Conv2dShape& s
 class ReadableWeights {
  public:
   ReadableWeights(const Kernels& kernels, const Weights& weights, int threads);
+  // Of a convolution.
+  ReadableWeights(const Kernels& kernels, const Weights& weights, const Conv2dShape& shape,
+                  int threads);
   const Weights& operator*() const { return weights_; }
 
  private:

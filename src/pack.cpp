@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "layout.h"
+#include "operators.h"
 #include "parallel.h"
 
 namespace ttq {
@@ -171,6 +172,83 @@ Layout best_layout(const Kernels& kernels, int64_t rows, int64_t columns, bool q
              : Layout::kNibbles;
 }
 
+namespace {
+
+// Estimated cycles of one pixel and one group of columns on Zen 4 (benchmarks/kernel_throughput.py):
+// looking up a panel, building the tables, and dense products for 64 outputs, of which fused
+// multiply-add does 16 and vpdpbusd 32 a cycle.
+struct GroupCycles {
+  double lookups, tables, products;
+};
+constexpr GroupCycles kTripleCycles{26, 24, 72}, kSextetCycles{11, 18, 24};
+constexpr double kClearly = 0.8;
+// Fewer channels come from convolutions in groups, which the packing does not know: there panels
+// would hold several groups' rows, of which one is used.
+constexpr int64_t kLeastWideChannels = 48;
+
+WindowColumns window_columns(Layout layout, bool shared, const WindowShape& s) {
+  const int64_t group = columns_a_group(layout), table = layout == Layout::kTriples ? 3 : 6;
+  WindowColumns c;
+  c.layout = layout;
+  c.shared = shared;
+  c.runs = shared ? s.height : 1;
+  c.pixel_columns = shared ? groups_of(s.channels, table) * table : s.channels;
+  const int64_t run = c.pixel_columns * (shared ? s.width : s.height * s.width);
+  c.run_columns = shared ? groups_of(run, group) * group : run;
+  return c;
+}
+
+template <class Body>
+void for_window_columns(const WindowShape& s, const Body& body) {
+  for (Layout layout : {Layout::kTriples, Layout::kSextets})
+    for (bool shared : {true, false})
+      if (!shared || s.height * s.width > 1) body(window_columns(layout, shared, s));
+}
+
+bool pays(const WindowColumns& c, const WindowShape& s) {
+  const GroupCycles cycles = c.layout == Layout::kTriples ? kTripleCycles : kSextetCycles;
+  const double windows = c.shared ? static_cast<double>(s.height * s.width) : 1;
+  const double panels = static_cast<double>(groups_of(s.rows, kPanelRows));
+  const double wide = static_cast<double>(c.columns()) *
+                      (panels * cycles.lookups + cycles.tables / windows);
+  const double dense = static_cast<double>(s.channels * s.height * s.width) *
+                       (static_cast<double>(s.rows) / kPanelRows * cycles.products);
+  return wide <= kClearly * dense;
+}
+
+}  // namespace
+
+int64_t packed_bytes(const WindowColumns& c, const WindowShape& s) {
+  return packed_bytes(c.layout, s.rows, c.layout == Layout::kNibbles ? s.nibble_columns : c.columns());
+}
+
+WindowColumns window_columns_of(int64_t bytes, const WindowShape& shape) {
+  WindowColumns found;
+  if (bytes == packed_bytes(found, shape)) return found;
+  for_window_columns(shape, [&](const WindowColumns& c) {
+    if (found.layout == Layout::kNibbles && packed_bytes(c, shape) == bytes) found = c;
+  });
+  return found;
+}
+
+WindowColumns best_window_columns(const Kernels& kernels, const WindowShape& shape,
+                                  bool quantized) {
+  WindowColumns best;
+  const bool has = quantized ? kernels.sextet_sums != nullptr : kernels.triple_sums != nullptr;
+  if (!has || shape.channels < kLeastWideChannels) return best;
+  for_window_columns(shape, [&](const WindowColumns& c) {
+    const int64_t bytes = packed_bytes(c, shape);
+    const int64_t codes = shape.rows * shape.channels * shape.height * shape.width;
+    const WindowColumns known = window_columns_of(bytes, shape);
+    if (best.layout == Layout::kNibbles && (c.layout == Layout::kSextets) == quantized &&
+        wide_panels(c.layout, shape.rows, c.columns()) * kPanelRows >= shape.rows &&
+        100 * bytes <= 26 * codes && known.layout == c.layout && known.shared == c.shared &&
+        pays(c, shape))
+      best = c;
+  });
+  return best;
+}
+
 void pack(Layout layout, const int8_t* codes, int64_t rows, int64_t columns, uint8_t* packed,
           int threads) {
   for_panels(layout, rows, columns, threads, [&](const Panel& panel) {
@@ -210,6 +288,34 @@ void unpack(Layout layout, const uint8_t* packed, int64_t rows, int64_t columns,
       std::memcpy(codes + (panel.first + r) * columns, row, columns);
     }
   });
+}
+
+ReadableWeights::ReadableWeights(const Kernels& kernels, const Weights& weights,
+                                 const Conv2dShape& shape, int threads)
+    : weights_(weights) {
+  const bool read = weights.quantized ? weights.layout == Layout::kSextets && kernels.sextet_sums
+                                      : weights.layout == Layout::kTriples && kernels.triple_sums;
+  if (weights.layout == Layout::kNibbles || read) return;
+  const WindowColumns& from = weights.window;
+  const int64_t channels = shape.channels / shape.groups, rows = weights.rows;
+  const int64_t taps = shape.kernel_height * shape.kernel_width, columns = weights.columns;
+  std::vector<int8_t> wide(rows * from.columns()), codes(rows * columns);
+  unpack(from.layout, weights.codes, rows, from.columns(), wide.data(), threads);
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t tap = 0; tap < taps; tap++) {
+      const int64_t run = from.shared ? tap / shape.kernel_width : 0;
+      const int64_t place = run * from.run_columns +
+                            (tap - run * shape.kernel_width) * from.pixel_columns;
+      for (int64_t c = 0; c < channels; c++)
+        codes[row * columns + (shape.shared_tables ? (c / 4 * taps + tap) * 4 + c % 4
+                                                   : c * taps + tap)] =
+            wide[row * from.columns() + place + c];
+    }
+  copy_.resize(packed_bytes(Layout::kNibbles, rows, columns));
+  pack(Layout::kNibbles, codes.data(), rows, columns, copy_.data(), threads);
+  weights_.codes = copy_.data();
+  weights_.layout = Layout::kNibbles;
+  weights_.window = {};
 }
 
 }  // namespace ttq

@@ -21,7 +21,11 @@ void parallel_for(int64_t tasks, int threads, const Body& body) {
 }
 
 // What scratch memory of a thread is used for; each use has its own buffer.
-enum class Scratch { kSource, kQuantized, kTables, kSums, kTotals, kPanel, kPlaces, kShared, kLocal, kCount };
+enum class Scratch {
+  kSource, kQuantized, kTables, kSums, kTotals, kPanel, kPlaces, kShared, kLocal,
+  kFactors, kRing, kLine, kWindows, kValues,  // convolutions in wide layouts
+  kCount
+};
 
 // At least `bytes` of this thread's memory, aligned to 64; valid until its next use.
 void* scratch(Scratch use, size_t bytes);

@@ -82,6 +82,45 @@ def pack_linear(matrix: Tensor, int8: bool) -> Tensor:
     return _pack(matrix, native().linear_bytes(rows, columns, int8))
 
 
+def conv2d_bytes(shape: tuple[int, ...], columns: int, int8: bool) -> int:
+    """Bytes that the active kernels would have the weights of a convolution take.
+
+    Args:
+        shape: of the codes, (out, in/groups, kh, kw).
+        columns: of its matrix in the layout of reference.pack_matrix.
+        int8: whether activations are quantized.
+    """
+    return int(native().window_columns(0, *shape, columns, int8)[0])
+
+
+def pack_conv2d(codes: Tensor, columns: int, int8: bool) -> Tensor | None:
+    """Pack int8 codes (out, in/groups, kh, kw) in the wide layout that the kernels like best.
+
+    Returns:
+        The packed bytes, or None where the layout of reference.pack_matrix is the best.
+    """
+    import torch.nn.functional as F
+
+    out, channels = codes.shape[:2]
+    size, wide, run, pixel = native().window_columns(0, *codes.shape, columns, int8)
+    if run == 0:
+        return None
+    # Kernel rows, pixels, channels, with zeros after the channels and after each run (layout.h).
+    runs = wide // run
+    padded = F.pad(codes.permute(0, 2, 3, 1), (0, pixel - channels)).reshape(out, runs, -1)
+    return _pack(F.pad(padded, (0, run - padded.shape[2])).reshape(out, wide).contiguous(), size)
+
+
+def unpack_conv2d(packed: Tensor, shape: tuple[int, ...], columns: int) -> Tensor:
+    """The int8 codes of ``shape`` (out, in/groups, kh, kw) that :func:`pack_conv2d` packed."""
+    out, channels, height, width = shape
+    _, wide, run, pixel = native().window_columns(packed.numel(), *shape, columns, False)
+    runs = wide // run
+    padded = unpack(packed, out, wide).view(out, runs, run)[..., : height * width // runs * pixel]
+    pixels = padded.reshape(out, height, width, pixel)[..., :channels]
+    return pixels.permute(0, 3, 1, 2).contiguous()
+
+
 def _pack(matrix: Tensor, size: int) -> Tensor:
     import torch
 

@@ -263,6 +263,7 @@ def _native_conv2d(
             x.data_ptr(),
             geometry.sizes,
             packed.data_ptr(),
+            packed.numel(),
             geometry.columns,
             scale_pos.data_ptr(),
             scale_neg.data_ptr(),

@@ -19,8 +19,8 @@ class PackedWeight:
     """Ternary weights at two bits each, with their scales.
 
     Attributes:
-        packed: uint8 bytes, laid out as :func:`reference.pack_matrix` says, or, for a linear layer
-            on the CPU, as its kernels like best; :func:`to_portable` gives the former.
+        packed: uint8 bytes, laid out as :func:`reference.pack_matrix` says, or, on the CPU, as its
+            kernels like best; :func:`to_portable` gives the former.
         w_pos, w_neg: float32 scales as given, one value or one for each output channel.
         scale_pos, scale_neg: float32 (out,), what the kernels multiply the two sums by.
         shape: shape of the codes, (out, in) or (out, in/groups, kh, kw).
@@ -58,29 +58,43 @@ def unpack_codes(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     if len(shape) == 2:
         return reference.unpack_matrix(to_portable(packed, shape), shape[0], shape[1])
     columns = reference.conv_columns(shape[1], shape[2] * shape[3])
+    if not is_portable(packed, shape):
+        return isa.unpack_conv2d(packed, shape, columns)
     return reference.matrix_to_conv(reference.unpack_matrix(packed, shape[0], columns), shape)
 
 
 def is_portable(packed: Tensor, shape: tuple[int, ...]) -> bool:
     """Whether packed bytes are in the layout of :func:`reference.pack_matrix`."""
-    return len(shape) != 2 or packed.numel() == reference.packed_bytes(*shape)
+    columns = shape[1] if len(shape) == 2 else reference.conv_columns(shape[1], shape[2] * shape[3])
+    return packed.numel() == reference.packed_bytes(shape[0], columns)
 
 
 def to_portable(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Packed bytes in the layout of :func:`reference.pack_matrix`, which every device reads."""
     if is_portable(packed, shape):
         return packed
-    return isa.pack(isa.unpack(packed, *shape)).to(packed.device)
+    if len(shape) == 2:
+        return isa.pack(isa.unpack(packed, *shape)).to(packed.device)
+    return isa.pack(reference.conv_to_matrix(unpack_codes(packed, shape))).to(packed.device)
 
 
 def to_native(packed: Tensor, shape: tuple[int, ...], activations: str) -> Tensor:
-    """Packed bytes on the CPU, in any layout, in the one that its linear kernels like best."""
+    """Packed bytes on the CPU, in any layout, in the one that its kernels like best."""
     int8 = activations == "int8"
     if len(shape) != 2:
-        return packed
+        columns = reference.conv_columns(shape[1], shape[2] * shape[3])
+        if packed.numel() == isa.conv2d_bytes(shape, columns, int8):
+            return isa.settled(packed)
+        return _pack_conv2d(unpack_codes(packed, shape), int8)
     if packed.numel() == isa.native().linear_bytes(*shape, int8):
         return isa.settled(packed)
     return isa.pack_linear(isa.unpack(packed, *shape), int8)
+
+
+def _pack_conv2d(codes: Tensor, int8: bool) -> Tensor:
+    columns = reference.conv_columns(codes.shape[1], codes.shape[2] * codes.shape[3])
+    packed = isa.pack_conv2d(codes, columns, int8)
+    return isa.pack(reference.conv_to_matrix(codes).contiguous()) if packed is None else packed
 
 
 def _check_codes(codes: Tensor, dimensions: str, rank: int) -> None:
@@ -119,26 +133,28 @@ def _scale(value: float | Tensor, name: str, out: int, device: torch.device) -> 
 
 def _pack(
     codes: Tensor,
-    matrix: Tensor,
     w_pos: float | Tensor,
     w_neg: float | Tensor,
     activations: str,
 ) -> PackedWeight:
     if activations not in ACTIVATIONS:
         raise unknown_name("activations", activations, ACTIVATIONS)
-    if matrix.shape[1] > LARGEST_COLUMNS:
+    linear = codes.dim() == 2
+    out, columns = codes.shape[0], codes[0].numel()
+    if not linear:
+        columns = reference.conv_columns(codes.shape[1], codes[0, 0].numel())
+    if columns > LARGEST_COLUMNS:
         raise InputError(
-            f"codes: expected at most {LARGEST_COLUMNS} inputs to an output, got {matrix.shape[1]}"
+            f"codes: expected at most {LARGEST_COLUMNS} inputs to an output, got {columns}"
         )
-    out = codes.shape[0]
     pos = _scale(w_pos, "w_pos", out, codes.device)
     neg = _scale(w_neg, "w_neg", out, codes.device)
-    if codes.device.type == "cpu":
-        matrix = matrix.contiguous()
-        linear = codes.dim() == 2
-        packed = isa.pack_linear(matrix, activations == "int8") if linear else isa.pack(matrix)
+    if codes.device.type != "cpu":
+        packed = reference.pack_matrix(codes if linear else reference.conv_to_matrix(codes))
+    elif linear:
+        packed = isa.pack_linear(codes.contiguous(), activations == "int8")
     else:
-        packed = reference.pack_matrix(matrix)
+        packed = _pack_conv2d(codes, activations == "int8")
     return PackedWeight(
         packed,
         pos,
@@ -166,7 +182,7 @@ def pack_linear(
         InputError: another shape, dtype, code or scale, or an unknown ``activations``.
     """
     _check_codes(codes, "(out, in)", 2)
-    return _pack(codes, codes, w_pos, w_neg, activations)
+    return _pack(codes, w_pos, w_neg, activations)
 
 
 def pack_conv2d(
@@ -186,4 +202,4 @@ def pack_conv2d(
         InputError: another shape, dtype, code or scale, or an unknown ``activations``.
     """
     _check_codes(codes, "(out, in/groups, kh, kw)", 4)
-    return _pack(codes, reference.conv_to_matrix(codes), w_pos, w_neg, activations)
+    return _pack(codes, w_pos, w_neg, activations)
