@@ -25,6 +25,7 @@ SOURCES = [
         "linear_panel",
         "linear_wide",
         "conv2d",
+        "conv2d_wide",
         "windows",
         "lanes",
         "pack",

@@ -147,6 +147,80 @@ void test_conv2d(const Kernels& kernels, bool quantized) {
   check(quantized ? y == expected : near(y, expected, 1e-6), kernels.name, "conv2d");
 }
 
+// A convolution's codes (out, channel, tap) in the order of columns that a layout wants.
+std::vector<int8_t> ordered(const std::vector<int8_t>& codes, const Conv2dShape& s,
+                            const WindowColumns& to) {
+  const int64_t channels = s.channels / s.groups, taps = s.kernel_height * s.kernel_width;
+  const bool wide = to.layout != Layout::kNibbles;
+  const int64_t columns = wide ? to.columns() : channels * taps;
+  std::vector<int8_t> matrix(s.out_channels * columns);
+  for (int64_t row = 0; row < s.out_channels; row++)
+    for (int64_t c = 0; c < channels; c++)
+      for (int64_t tap = 0; tap < taps; tap++) {
+        const int64_t run = to.shared ? tap / s.kernel_width : 0;
+        const int64_t place =
+            wide ? run * to.run_columns + (tap - run * s.kernel_width) * to.pixel_columns + c
+            : s.shared_tables ? (c / 4 * taps + tap) * 4 + c % 4
+                              : c * taps + tap;
+        matrix[row * columns + place] = codes[(row * channels + c) * taps + tap];
+      }
+  return matrix;
+}
+
+// Convolutions of as many outputs as wide layouts serve, packed as these kernels or others like best.
+void test_wide_conv2d(const Kernels& kernels, const Kernels& packer, bool quantized) {
+  Conv2dShape s{};
+  s.images = pick(1, 2);
+  s.groups = pick(1, 4) == 1 ? 2 : 1;
+  const int64_t channels = pick(12, 20) * 4;
+  s.channels = channels * s.groups;
+  s.out_channels = pick(1, 3) * 64 * s.groups;
+  s.kernel_height = pick(1, 3);
+  s.kernel_width = pick(1, 3);
+  s.stride_height = pick(1, 2);
+  s.stride_width = pick(1, 2);
+  s.padding_height = pick(0, 1);
+  s.padding_width = pick(0, 1);
+  s.dilation_height = pick(1, 2);
+  s.dilation_width = pick(0, 2) ? 1 : 2;
+  s.out_height = pick(1, 3);
+  s.out_width = pick(1, 7);
+  const auto size = [](int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
+    return std::max<int64_t>(1, (out - 1) * stride + dilation * (kernel - 1) + 1 - 2 * pad);
+  };
+  s.height = size(s.out_height, s.kernel_height, s.stride_height, s.padding_height, s.dilation_height);
+  s.width = size(s.out_width, s.kernel_width, s.stride_width, s.padding_width, s.dilation_width);
+  s.channels_last = pick(0, 1) == 1;
+  s.channel_stride = s.channels_last ? 1 : s.height * s.width;
+  s.column_stride = s.channels_last ? s.channels : 1;
+  s.row_stride = s.width * s.column_stride;
+  s.image_stride = s.channels * s.height * s.width;
+  s.shared_tables = channels % 4 == 0;
+  const int64_t columns = channels * s.kernel_height * s.kernel_width;
+  const Layer layer(s.out_channels, columns, quantized);
+  const std::vector<float> x = floats(s.images * s.image_stride);
+  const int64_t outputs = s.images * s.out_channels * s.out_height * s.out_width;
+  std::vector<float> y(outputs), expected(outputs), residual = floats(outputs);
+  const WindowShape shape{s.out_channels, channels, s.kernel_height, s.kernel_width, columns};
+  const auto run = [&](const Kernels& with, const WindowColumns& window, int threads,
+                       std::vector<float>& out) {
+    const std::vector<int8_t> matrix = ordered(layer.codes, s, window);
+    const std::vector<uint8_t> packed = packed_as(
+        window.layout, matrix, s.out_channels, static_cast<int64_t>(matrix.size()) / s.out_channels);
+    const WindowColumns known = window_columns_of(static_cast<int64_t>(packed.size()), shape);
+    check(known.layout == window.layout && known.shared == window.shared, with.name, "the length");
+    Weights w = layer.weights;
+    w.codes = packed.data();
+    w.layout = window.layout;
+    w.window = window;
+    const ReadableWeights readable(with, w, s, 1);
+    conv2d(with, *readable, s, x.data(), residual.data(), out.data(), threads);
+  };
+  run(kernels, best_window_columns(packer, shape, quantized), static_cast<int>(pick(1, 2)), y);
+  run(*portable_kernels(), {}, 1, expected);
+  check(quantized ? y == expected : near(y, expected, 1e-6), kernels.name, "conv2d of many outputs");
+}
+
 // Decoded weights of one panel and their products with the windows of some pixels.
 void test_tile_byte(const Kernels& kernels, bool extreme) {
   const int width = kernels.tile_width_byte, rows = static_cast<int>(pick(1, width));
@@ -250,6 +324,9 @@ int main(int argc, char** argv) {
       for (bool quantized : {false, true}) {
         test_linear(*kernels, quantized);
         test_conv2d(*kernels, quantized);
+        if (round % 2 == 0 || !kernels->triple_sums) test_wide_conv2d(*kernels, *kernels, quantized);
+        if (avx512_kernels() && round % 10 == 0)
+          test_wide_conv2d(*kernels, *avx512_kernels(), quantized);
       }
     }
     test_extremes(*kernels);
