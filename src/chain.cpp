@@ -7,6 +7,7 @@
 
 #include "chain_plan.h"
 #include "chain_steps.h"
+#include "conv2d_wide.h"
 #include "layout.h"
 #include "parallel.h"
 
@@ -23,7 +24,6 @@ int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 int64_t tensors_of(StepKind kind) {
   switch (kind) {
     case StepKind::kConvolution:
-      return 5;
     case StepKind::kLinear:
       return 6;
     case StepKind::kDenseConvolution:
@@ -175,7 +175,13 @@ class ChainRun {
     w.scale_neg = address<const float>(t[2]);
     w.bias = address<const float>(t[3]);
     w.relu = t[4] != 0;
-    if (is_linear) w.layout = layout_of(t[5], w.rows, w.columns);
+    if (is_linear) {
+      w.layout = layout_of(t[5], w.rows, w.columns);
+    } else {
+      w.window = window_columns_of(
+          t[5], {w.rows, step.sizes[10], step.sizes[1], step.sizes[2], w.columns});
+      w.layout = w.window.layout;
+    }
     return w;
   }
 
@@ -200,7 +206,8 @@ class ChainRun {
 bool ChainRun::convolve(const PlannedStep& planned, const Block& block) const {
   const Convolution& convolution = *planned.convolution;
   const Step& step = planned.step;
-  const Weights w = weights(planned);
+  const ReadableWeights readable(kernels_, weights(planned), convolution.shape(), block.threads);
+  const Weights& w = *readable;
   const Value& in = plan_.values()[step.input];
   float* scales = scratch_array<float>(Scratch::kQuantized, 2 * block.images);
   float* multipliers = scales + block.images;
@@ -220,7 +227,7 @@ bool ChainRun::convolve(const PlannedStep& planned, const Block& block) const {
   ConvolutionJob job{};
   job.images = block.images;
   job.scales = scales;
-  if (w.quantized) {
+  if (w.quantized && w.layout == Layout::kNibbles) {
     const int64_t bytes = convolution.source_bytes(), rows = convolution.source_rows();
     char* source = scratch_array<char>(Scratch::kSource, block.images * bytes + 4 * kTileSlack);
     const int64_t parts = block.threads > 1 ? std::min(rows, kTasksPerThread * block.threads) : 1;
@@ -232,7 +239,9 @@ bool ChainRun::convolve(const PlannedStep& planned, const Block& block) const {
     job.source = source;
     job.source_stride = convolution.source_elements();
   } else {
-    job.source = first.data - step.sizes[5] * strides.row - step.sizes[6] * strides.pixel;
+    const bool border = convolution.shape().padding_height + convolution.shape().padding_width == 0;
+    job.source = border ? first.data - step.sizes[5] * strides.row - step.sizes[6] * strides.pixel
+                        : first.data;
     job.source_stride = strides.image;
   }
   if (step.other >= 0) {
@@ -248,7 +257,16 @@ bool ChainRun::convolve(const PlannedStep& planned, const Block& block) const {
     job.y_strides = strides_of(planned.result);
     job.y = image_of(planned.result, block, 0).data;
   }
-  convolution.run(w, job, block.threads);
+  if (w.layout == Layout::kNibbles) {
+    convolution.run(w, job, block.threads);
+    return true;
+  }
+  std::vector<RowScale> row_scales(block.images);
+  for (int64_t i = 0; i < block.images; i++) row_scales[i] = {multipliers[i], scales[i]};
+  Conv2dShape shape = convolution.shape();
+  shape.images = block.images;
+  wide_conv2d(kernels_, w, shape, static_cast<const float*>(job.source), row_scales.data(),
+              job.residual, job.residual_strides, job.y, job.y_strides, block.threads);
   return true;
 }
 

@@ -20,9 +20,10 @@ class ChainPlan;
 // kernels/chain.py has the same numbers.
 enum class StepKind : int {
   kImport,            // an input of the chain, put in by ChainPlan
-  kConvolution,       // tensors: codes, scale_pos, scale_neg, bias, whether ReLU follows
+  kConvolution,       // tensors: codes, scale_pos, scale_neg, bias, whether ReLU follows, and the
+                      // bytes that the codes take
   kDenseConvolution,  // tensors: weight, bias
-  kLinear,            // tensors: as a convolution's, then the bytes that the codes take
+  kLinear,            // tensors: as a convolution's
   kDenseLinear,       // tensors: weight, bias
   kMaxPool,
   kAveragePool,

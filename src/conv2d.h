@@ -38,6 +38,7 @@ class Convolution {
   // without padding, channels consecutive, strides as in `shape`.
   Convolution(const Kernels& kernels, const Conv2dShape& shape, bool quantized, bool in_place);
 
+  const Conv2dShape& shape() const { return shape_; }
   bool usable() const { return windows_.usable(); }
   // Bytes of one image's source, a multiple of 64; the last one's is followed by kTileSlack more.
   int64_t source_bytes() const;

@@ -163,7 +163,6 @@ def _source(layer: Layer) -> Callable[[], list[int]]:
         return lambda: [_address(tensors[name]) for tensors, name in sources]
     module: Any = layer.module
     buffers = module._buffers
-    sized = layer.kind is Kind.LINEAR
 
     def packed() -> list[int]:
         codes, bias = buffers["packed"], buffers["bias"]
@@ -173,9 +172,8 @@ def _source(layer: Layer) -> Callable[[], list[int]]:
             buffers["scale_neg"].data_ptr(),
             0 if bias is None else bias.data_ptr(),
             int(module.relu),
+            codes.numel(),
         ]
-        if sized:
-            found.append(codes.numel())
         return found
 
     return packed
