@@ -43,16 +43,19 @@ class _Sampler(Protocol):
     def stop(self) -> None: ...
 
 
-@dataclass
+@dataclass(slots=True)
 class Window:
-    """One span of time under measurement; ``energy`` is there once it has ended."""
+    """One span of time under measurement; ``energy`` is there once it has ended.
+
+    ``first`` and ``last`` hold the counters' readings at its ends.
+    """
 
     name: str
     _monitor: EnergyMonitor = field(repr=False)
     start_s: float = 0.0
     end_s: float | None = None
-    first: dict[str, Reading] = field(default_factory=dict, repr=False)
-    last: dict[str, Reading] = field(default_factory=dict, repr=False)
+    first: Sequence[Reading] = field(default=(), repr=False)
+    last: Sequence[Reading] = field(default=(), repr=False)
     _energy: Energy | None = field(default=None, repr=False)
 
     def end(self) -> Window:
@@ -260,9 +263,12 @@ class EnergyMonitor:
                 f"window '{name}': the monitor is not running; use 'with EnergyMonitor() as ...'"
             )
         window = Window(name, self)
-        window.first = self._read_edges()
-        if any(r.error is not None and r.lost for r in window.first.values()):
-            window.first = self._read_edges()  # the jump was before the window: it is of no concern
+        first = self._read_edges()
+        for reading in first:
+            if reading.error is not None and reading.lost:
+                first = self._read_edges()  # the jump was before the window: it is of no concern
+                break
+        window.first = first
         self._windows.setdefault(name, []).append(window)
         window.start_s = self.clock()
         return window
@@ -273,13 +279,11 @@ class EnergyMonitor:
         window.end_s = end_s
         self._last_end_s = max(self._last_end_s, end_s)
 
-    def _read_edges(self) -> dict[str, Reading]:
-        readings: dict[str, Reading] = {}
+    def _read_edges(self) -> list[Reading]:
+        readings: list[Reading] = []
         for meter, lock in self._edge:
             with lock:
-                found = read_safely(meter)
-            for reading in found:
-                readings[reading.domain] = reading
+                readings += read_safely(meter)
         return readings
 
     def __getitem__(self, name: str) -> Energy:
@@ -397,7 +401,7 @@ class EnergyMonitor:
         return combine(window.name, duration, domains, absent=NO_SENSOR)
 
     def _domain_energy(self, window: Window, domain: Domain, meter: str) -> DomainEnergy:
-        first, last = window.first.get(domain.name), window.last.get(domain.name)
+        first, last = _of_domain(window.first, domain), _of_domain(window.last, domain)
         polled = domain.provenance is Provenance.INTEGRATED or (
             first is not None and first.power_w is not None
         )
@@ -480,6 +484,10 @@ def _messages_of(meters: Sequence[Meter], *, chosen: bool) -> list[str]:
         f"no sensor is readable on this machine: {modelled}; "
         "'ttq-energy sensors' says what was looked for"
     ]
+
+
+def _of_domain(readings: Sequence[Reading], domain: Domain) -> Reading | None:
+    return next((reading for reading in readings if reading.domain == domain.name), None)
 
 
 def _window_name(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Provenance(enum.StrEnum):
@@ -54,9 +55,8 @@ class Domain:
     reading: str = ""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One value of one domain.
+class Reading(NamedTuple):
+    """One value of one domain; a tuple, since a window makes several within microseconds.
 
     A counter gives ``energy_j``: joules since the meter's ``start()``, already unwrapped and never
     decreasing. A power sensor gives ``power_w``. Exactly one of ``energy_j``, ``power_w`` and

@@ -60,6 +60,8 @@ class RaplMeter(Meter):
         self._domains = self._describe()
         self._unwrappers = [_unwrapper(zone) for zone in self._zones]
         self._files = [CounterFile(zone.energy_file) for zone in self._zones]
+        names = [domain.name for domain in self._domains]
+        self._counters = list(zip(self._files, names, self._unwrappers, strict=True))
         self._running = False
         self._lock: threading.Lock | None = None
         self._stopped: threading.Event | None = None
@@ -139,23 +141,19 @@ class RaplMeter(Meter):
         if self._lock is None or not self._running:
             now = self._clock()
             return [Reading(d.name, now, error="the meter is not started") for d in self._domains]
+        clock = self._clock
+        found: list[Reading] = []
         with self._lock:
-            return [
-                self._read_one(file, domain.name, unwrapper)
-                for file, domain, unwrapper in zip(
-                    self._files, self._domains, self._unwrappers, strict=True
-                )
-            ]
-
-    def _read_one(self, file: CounterFile, name: str, unwrapper: Unwrapper) -> Reading:
-        try:
-            raw = file.read()
-            return unwrapper.reading(name, raw, self._clock())
-        except OSError as error:
-            text = f"{file.path}: {_why(error)}"
-        except ValueError as error:
-            text = f"{file.path}: {error}"
-        return Reading(name, self._clock(), error=text)
+            for file, name, unwrapper in self._counters:
+                try:
+                    raw = file.read()
+                    found.append(unwrapper.reading(name, raw, clock()))
+                except OSError as error:
+                    text = f"{file.path}: {_why(error)}"
+                    found.append(Reading(name, clock(), error=text))
+                except ValueError as error:
+                    found.append(Reading(name, clock(), error=f"{file.path}: {error}"))
+        return found
 
     def stop(self) -> None:
         if self._stopped is not None:
@@ -215,11 +213,15 @@ def poll_interval_s(unwrappers: Sequence[Unwrapper]) -> float:
 
 
 class CounterFile:
-    """A counter's file, kept open because opening it costs more than reading it."""
+    """A counter's file, kept open because opening it costs more than reading it.
+
+    A file that was removed keeps its last value for those who hold it open, so each read looks.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self._descriptor = -1
+        self._text, self._value = b"", 0
 
     def read(self) -> int:
         """The raw value, in microjoule.
@@ -229,7 +231,7 @@ class CounterFile:
             ValueError: what it holds is not a whole number of at least 0.
         """
         try:
-            if self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0:
+            if self._descriptor >= 0 and not os.fstat(self._descriptor).st_nlink:
                 self.close()  # removed, perhaps replaced: look again at its path
             if self._descriptor < 0:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -237,10 +239,12 @@ class CounterFile:
         except OSError:
             self.close()
             raise
-        digits = text.strip()
-        if not digits.isdigit():
-            raise ValueError(f"expected a number of microjoule, got {text[:20]!r}")
-        return int(digits)
+        if text != self._text:
+            digits = text.strip()
+            if not digits.isdigit():
+                raise ValueError(f"expected a number of microjoule, got {text[:20]!r}")
+            self._text, self._value = text, int(digits)
+        return self._value
 
     def close(self) -> None:
         """May be called twice; the next read opens it again."""

@@ -67,6 +67,12 @@ class Unwrapper:
 
     def reading(self, domain: str, raw: int, t_s: float) -> Reading:
         """The reading that this raw value gives; an error where it is the one that lost energy."""
+        step, gap_s = raw - self._raw, t_s - self._t_s
+        if 0 <= step * self.joule <= SLACK_J and 0.0 <= gap_s <= SHORTEST_WRAP_S:
+            # Nearly every reading; nothing that ``update`` looks for can be the case here.
+            self._raw, self._t_s = raw, t_s
+            self._steps += step
+            return Reading(domain, t_s, self._steps * self.joule, None, None, self.epoch, self.lost)
         before, energy_j = self.epoch, self.update(raw, t_s)
         if self.epoch != before:
             return Reading(domain, t_s, error=self.lost, epoch=self.epoch, lost=self.lost)
