@@ -1,18 +1,18 @@
-"""Static estimates of the panel kernels' inner loops on processors that need not be here.
+"""Static estimates of the kernels' inner loops on processors that need not be here.
 
     python benchmarks/kernel_throughput.py               # needs g++ and llvm-mca 16 or newer
     python benchmarks/kernel_throughput.py --mca llvm-mca-19 --json throughput.json
 
-NOT a measurement. Each marked loop of src/panel_*.h is compiled as CMakeLists.txt compiles it and
-analysed twice, in weight codes a cycle:
+NOT a measurement. Each marked loop of src/panel_*.h and src/tile_*.h is compiled as CMakeLists.txt
+compiles it and analysed twice, in weight codes a cycle:
 
 - llvm-mca: its simulation of the loop on LLVM's model of the processor, all data in the
   first-level cache. The models have errors of their own: LLVM 16 gives Zen 4 half of the fused
-  multiply-add throughput that it has.
+  multiply-add throughput that it has, and less than half of vpdpbusd's.
 - ports: a bound from counts alone, as if every operation could go to every port. Vector operations
   other than loads, stores and moves that a cycle can start: four of 256 bits on Zen 3, two of 512
-  on Zen 4, three of 256 or two of 512 on Ice Lake and Sapphire Rapids. Vector loads: two a cycle,
-  on Zen 4 one of 512 bits.
+  on Zen 4, three of 256 or two of 512 on Ice Lake and Sapphire Rapids; among them multiply-adds,
+  float or byte: two, on Zen 4 one of 512 bits. Vector loads: two a cycle, on Zen 4 one of 512 bits.
 
 Neither knows of caches, memory or calls; benchmarks/kernels.py measures.
 """
@@ -33,26 +33,33 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = "-std=c++17 -O3 -DNDEBUG -ffp-contract=off -fno-math-errno -fno-trapping-math -w"
 AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512"
-# Source, its flags, and the processors to ask for: llvm-mca's name, vector operations and loads a
-# cycle.
+# Source, its flags, and the processors to ask for: llvm-mca's name; vector operations,
+# multiply-adds and loads a cycle.
 BUILDS = (
-    ("isa_avx2", "-mavx2 -mfma", (("znver3", 4, 2), ("icelake-server", 3, 2))),
+    ("isa_avx2", "-mavx2 -mfma", (("znver3", 4, 2, 2), ("icelake-server", 3, 2, 2))),
     (
         "isa_avx512",
         f"{AVX512} -mavx512vbmi -mavx512vnni",
-        (("znver4", 2, 1), ("icelake-server", 2, 2), ("sapphirerapids", 2, 2)),
+        (("znver4", 2, 1, 1), ("icelake-server", 2, 2, 2), ("sapphirerapids", 2, 2, 2)),
     ),
 )
-# Weight codes that one pass through a loop handles, for each input row.
+# Weight codes that one pass through a loop handles, for each input row (tiles: output pixel, of
+# which the largest tile is shown).
 CODES = {
-    ("isa_avx2", "nibbles-int8"): 256,
+    ("isa_avx2", "nibbles-int8"): 8 * 256,
     ("isa_avx2", "nibbles-fp32"): 128,
+    ("isa_avx2", "nibbles-fixed"): 4 * 4 * 32,
+    ("isa_avx2", "tile-fp32"): 16,
+    ("isa_avx2", "tile-int8"): 4 * 8,
+    ("isa_avx512", "tile-fp32"): 16,
+    ("isa_avx512", "tile-int8"): 4 * 16,
     ("isa_avx512", "nibbles-int8"): 256,
     ("isa_avx512", "nibbles-fp32"): 256,
     ("isa_avx512", "triples-fp32"): 18 * 64,
     ("isa_avx512", "sextets-int8"): 3 * 12 * 64,
 }
 LOAD = re.compile(r"v\S+\s.*\).*,")  # a memory operand that is not the last
+MULTIPLY_ADDS = re.compile(r"v(fn?m|pmadd|pdp)")
 MOVES = re.compile(r"v(mov|broadcast|pbroadcast)")
 
 
@@ -95,9 +102,14 @@ def estimates(mca: str, compiler: str) -> list[Estimate]:
     rows: dict[tuple[str, int, str], Estimate] = {}
     for source, flags, processors in BUILDS:
         text = assembly(source, flags, compiler)
-        for processor, operations_started, loads_started in processors:
+        largest: dict[str, int] = {}
+        for loop, inputs in re.findall(r"LLVM-MCA-BEGIN (\S+)-(\d+)", text):
+            largest[loop] = max(largest.get(loop, 0), int(inputs))
+        for processor, *started in processors:
             for region in regions(mca, processor, text):
                 loop, _, inputs = region["Name"].rpartition("-")
+                if loop.startswith("tile-") and int(inputs) != largest[loop]:
+                    continue
                 codes = CODES[source, loop] * int(inputs)
                 summary = region["SummaryView"]
                 cycles = summary["TotalCycles"] / summary["Iterations"]
@@ -106,7 +118,13 @@ def estimates(mca: str, compiler: str) -> list[Estimate]:
                     for line in region["Instructions"]
                 )
                 loads = sum(bool(LOAD.match(line)) for line in region["Instructions"])
-                bound = max(operations / operations_started, loads / loads_started)
+                multiply_adds = sum(
+                    bool(MULTIPLY_ADDS.match(line)) for line in region["Instructions"]
+                )
+                counts = (operations, multiply_adds, loads)
+                bound = max(
+                    count / per_cycle for count, per_cycle in zip(counts, started, strict=True)
+                )
                 row = Estimate(
                     f"{source.removeprefix('isa_')} {loop}",
                     int(inputs),

@@ -7,11 +7,6 @@
 //   load_quad, repeat_four, no_sums, add_products, add_to_ints, spread_codes
 //   FOUR_QUADS, add_four_quads       where four quads at once are faster
 
-#ifndef LOOP_BEGIN
-#define LOOP_BEGIN(name, number)
-#define LOOP_END(name, number)
-#endif
-
 template <int PIXELS>
 struct ByteSums {
   ByteSum pos[PIXELS], neg[PIXELS];

@@ -1,5 +1,10 @@
 // Tiles of float32 weights, and what decodes and finishes them. Included by common_kernels.h.
 
+#ifndef LOOP_BEGIN  // marks of x86's loops, in simd_x86.h
+#define LOOP_BEGIN(name, number)
+#define LOOP_END(name, number)
+#endif
+
 static inline VecF multiply_add(VecF a, VecF b, VecF c) {
 #if defined(TTQ_EMULATE)
   return a * b + c;
@@ -21,7 +26,7 @@ static inline VecF multiply_add(VecF a, VecF b, VecF c) {
 }
 
 // Sums that registers hold beside a few weights: 12 of AVX2's 16 and of SSE's, 24 of 32.
-#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#if defined(__aarch64__)
 constexpr int kTileSums = 24;
 #else
 constexpr int kTileSums = 12;
@@ -42,6 +47,7 @@ static void tile_float_of(const Tile& t) {
       x[p] = static_cast<const float*>(t.pixels[p]) + t.runs[r].offset;
     const int64_t length = t.runs[r].length;
     for (int64_t k = 0; k < length; k++) {
+      LOOP_BEGIN("tile-fp32-%c0", PIXELS);
       VecF weights[kTileVectors];
       for (int v = 0; v < kTileVectors; v++) weights[v] = load<VecF>(w + v * kWidth);
       w += kTileWidth;
@@ -50,6 +56,7 @@ static void tile_float_of(const Tile& t) {
         for (int v = 0; v < kTileVectors; v++)
           sums[p][v] = multiply_add(value, weights[v], sums[p][v]);
       }
+      LOOP_END("tile-fp32-%c0", PIXELS);
     }
   }
   float* out = static_cast<float*>(t.sums);
