@@ -255,6 +255,13 @@ def speed() -> None:
     began = time.process_time()
     table = sweep(fp32, ttq, "generic-45nm", axes)
     print(f"resnet18, {len(table)} what-if points: {time.process_time() - began:.2f} s")
+    for target, key in (("generic-45nm", "levels.dram.read_pj"), ("eyeriss-v1", "static_w")):
+        began = time.process_time()
+        table = sweep(fp32, ttq, target, {key: [0.01 * i for i in range(1, 10_001)]})
+        print(
+            f"resnet18, {len(table)} values of {target}'s {key}: "
+            f"{time.process_time() - began:.2f} s"
+        )
 
 
 ZIGZAG = """

@@ -1,8 +1,10 @@
 """Estimates: they add up, they answer to what the target can do, and their ranges hold."""
 
 import itertools
+import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from ttq_energy.energy_model import (
     estimate,
     estimate_rows,
     explain,
+    price_axes,
     sweep,
     targets,
 )
@@ -342,6 +345,44 @@ def test_sweeps_agree_with_single_estimates(resnet):
     ttq = estimate(resnet["ttq"], target)
     assert point["variant_j"] == pytest.approx(ttq.total.energy_j, rel=0.01)
     assert point["ratio"] == pytest.approx(point["variant_j"] / point["baseline_j"])
+
+
+PRICES = {
+    "levels.dram.read_pj": [700.0, 100.0, 1300.0, 250.0],
+    "modes.fp32.multiply_pj": [3.7, 1.0, 8.0, 2.0],
+    "static_w": [0.0, 0.001, 0.002, 0.005],
+}
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        PRICES,
+        {"sparsity": [0.2, 0.8], "levels.dram.read_pj": [50, 75, 100, 400, 1300]},
+        {"clock_hz": [1e9, 2e9], "modes.fp32.add_pj": [0.1, 0.5, 0.9, 2.0]},
+        {"clock_hz": [1e9, 1.5e9, 2e9, 3e9], "batch_size": [1, 2]},
+    ],
+    ids=str,
+)
+def test_prices_swept_together_are_those_of_targets_read_one_by_one(resnet, axes, monkeypatch):
+    sides = resnet["fp32"], resnet["ttq"], "generic-45nm", axes
+    together = sweep(*sides)
+    monkeypatch.setattr(price_axes, "FEWEST", 10**9)
+    alone = sweep(*sides)
+    pd.testing.assert_frame_equal(together, alone, rtol=1e-9)
+    assert len(together) == math.prod(len(values) for values in axes.values())
+    assert together["ratio"].iloc[0] != together["ratio"].iloc[-1]
+
+
+def test_a_sweep_tells_how_far_its_kept_mapping_is_from_one_of_its_own(resnet):
+    sides = resnet["fp32"], resnet["ttq"], "eyeriss-v1"
+    table = sweep(*sides, {"levels.dram.read_pj": [200.0, 1.0, 50.0, 5000.0]})
+    off = 0.0
+    for _, point in table.iloc[[0, -1]].iterrows():
+        target = targets.load(sides[2], {"levels.dram.read_pj": point["levels.dram.read_pj"]})
+        own = compare_estimates(*(estimate(side, target) for side in sides[:2])).ratio
+        off = max(off, abs(own / point["ratio"] - 1))
+    assert table.attrs["ratio_off_by"] == pytest.approx(off, rel=1e-6, abs=1e-12)
 
 
 def test_a_sweeps_ranges_are_those_of_paired_draws(resnet):

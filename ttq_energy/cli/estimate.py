@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 HELP = "estimate a network's energy and latency on an accelerator, from counts"
 
+KEPT_MAPPING_TOLD_FROM = 1e-4
+"""Least relative change of a swept ratio by another mapping that is told."""
+
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a network by name (see ttq-energy models)")
@@ -352,6 +355,7 @@ def _sweep(
             variant_zeros=zeros[options.variant],
             batch_size=options.batch_size,
         )
+        _print_kept_mapping(target.name, table)
         table.insert(0, "target", target.name)
         tables.append(table)
     whole = pd.concat(tables, ignore_index=True)
@@ -365,6 +369,16 @@ def _sweep(
         )
         print(whole.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     return 0
+
+
+def _print_kept_mapping(target: str, table: pd.DataFrame) -> None:
+    off_by = float(table.attrs.get("ratio_off_by", 0.0))
+    if off_by > KEPT_MAPPING_TOLD_FROM:
+        print(
+            f"{target}: the mapping of the first price is kept for all; with a mapping of its own "
+            f"at the ends of the prices the ratio differs by up to {off_by:.2g} of itself",
+            file=sys.stderr,
+        )
 
 
 def _joules(value: float) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ttq_energy.energy_model import targets as target_files
 from ttq_energy.energy_model.estimating import (
-    SAMPLES,
     Prepared,
-    draws,
     percentiles,
     prepare,
     rebuilt,
 )
 from ttq_energy.energy_model.explaining import ternary_layers
+from ttq_energy.energy_model.price_axes import Prices, price_figures, price_groups
 from ttq_energy.energy_model.pricing import Events, Pricer, coefficients
 from ttq_energy.errors import InputError, unknown_name
 from ttq_energy.study import MOST_EXAMPLES
@@ -59,7 +58,8 @@ def sweep(
         One row a point, all modelled: the axes, baseline_j, variant_j, ratio, ratio_low,
         ratio_high (95 % over the target's figures, each draw used for both sides, as
         ``compare_estimates`` has it), baseline_s, variant_s and latency_ratio; energies and times
-        of one call.
+        of one call. ``attrs["ratio_off_by"]`` says by what share of itself the ratio differs at
+        most where the ends of swept prices get a mapping of their own (see ``same_layout``).
 
     Raises:
         InputError: an unknown key or a value out of range.
@@ -73,16 +73,19 @@ def sweep(
     outer_keys = [k for k in axes if k in ("activation_bits", "batch_size")]
     inner_keys = [k for k in axes if k in ("sparsity", "activation_zeros")]
     inner = list(itertools.product(*(axes[k] for k in inner_keys)))
-    loaded = _targets(target, axes, target_keys, dict(overrides or {}))
+    groups = price_groups(
+        {k: axes[k] for k in target_keys}, _loader(target, dict(overrides or {})), same_layout
+    )
     columns: dict[str, list[Any]] = {k: [] for k in axes}
     results: dict[str, list[Any]] = {
         k: []
         for k in ("baseline_j", "variant_j", "ratio_low", "ratio_high", "baseline_s", "variant_s")
     }
+    apart = 0.0
     for outer in itertools.product(*(axes[k] for k in outer_keys)):
         fixed = dict(zip(outer_keys, outer, strict=True))
         size = int(fixed["batch_size"]) if "batch_size" in fixed else batch_size
-        first = loaded[0][1]
+        first = groups[0].target
         base = prepare(baseline_counts, first, baseline_zeros, size)
         own = prepare(variant_counts, first, variant_zeros, size)
         if "activation_bits" in fixed:
@@ -90,22 +93,26 @@ def sweep(
         prepared = {True: base, False: own}
         laid_out = first
         events: dict[bool, Events] = {}
-        for values, chosen in loaded:
+        for group in groups:
+            chosen = group.target
             if not events or not same_layout(laid_out, chosen):
                 laid_out = chosen
                 if chosen is not first:
                     prepared = {k: rebuilt(p, target=chosen) for k, p in prepared.items()}
                 events = {k: _events(p, inner_keys, inner, k) for k, p in prepared.items()}
             totals = {k: _totals(e, chosen, len(inner)) for k, e in events.items()}
-            figures = np.array([figure.value for _, figure in coefficients(chosen).values()])
             for is_base, label in ((True, "baseline"), (False, "variant")):
-                results[f"{label}_j"].append(totals[is_base] @ figures * 1e-12)
-                results[f"{label}_s"].append(_seconds(events[is_base], len(inner)))
-            low, high = _ratio_ranges(totals[True], totals[False], chosen)
+                results[f"{label}_j"].append(group.energies(totals[is_base]).ravel())
+                times_s = _seconds(events[is_base], len(inner))
+                results[f"{label}_s"].append(np.tile(times_s, len(group.points)))
+            low, high = _ratio_ranges(totals[True], totals[False], group)
             results["ratio_low"].append(low)
             results["ratio_high"].append(high)
-            for key in axes:
-                columns[key].extend(_column(key, inner_keys, inner, fixed, target_keys, values))
+            for values in group.points:
+                here = dict(zip(target_keys, values, strict=True))
+                for key in axes:
+                    columns[key].extend(_column(key, inner_keys, inner, fixed, target_keys, here))
+            apart = max(apart, _apart(prepared, totals, group, inner_keys, inner))
     table = pd.DataFrame(columns)
     for key, parts in results.items():
         table[key] = np.concatenate(parts)
@@ -115,7 +122,9 @@ def sweep(
     table["ratio_high"] = table[["ratio_high", "ratio"]].max(axis=1)
     table["latency_ratio"] = table["variant_s"] / table["baseline_s"]
     keys = [str(key) for key in reversed(list(axes))]
-    return table.sort_values(by=keys, kind="stable", ignore_index=True)
+    table = table.sort_values(by=keys, kind="stable", ignore_index=True)
+    table.attrs["ratio_off_by"] = apart
+    return table
 
 
 def _check(axes: Mapping[str, Sequence[Any]]) -> None:
@@ -133,22 +142,21 @@ def _check(axes: Mapping[str, Sequence[Any]]) -> None:
             raise unknown_name("key", key, valid, "sweep")
 
 
-def _targets(
-    name: str, axes: Mapping[str, Sequence[Any]], keys: list[str], overrides: dict[str, Any]
-) -> list[tuple[dict[str, Any], Target]]:
-    found = []
-    for values in itertools.product(*(axes[k] for k in keys)):
-        here = dict(zip(keys, values, strict=True))
-        texts = {k: f"{v:g}" if isinstance(v, float) else v for k, v in here.items()}
-        found.append((here, target_files.load(name, {**overrides, **texts})))
-    return found
+def _loader(name: str, overrides: dict[str, Any]) -> Callable[[Mapping[str, Any]], Target]:
+    def load(keys: Mapping[str, Any]) -> Target:
+        # With 17 digits, so that a price is the very number that was asked for.
+        texts = {k: f"{v:.17g}" if isinstance(v, float) else v for k, v in keys.items()}
+        return target_files.load(name, {**overrides, **texts})
+
+    return load
 
 
 def same_layout(a: Target, b: Target) -> bool:
     """Whether two targets differ in prices alone, so that the same mapping and times hold.
 
     The mapping found for the first is kept where only prices move: what is asked is what that
-    price does, not what another schedule would.
+    price does, not what another schedule would. How much the ratio differs with a mapping of its
+    own is looked up at the ends of the prices.
     """
     return _layout(a) == _layout(b)
 
@@ -203,16 +211,58 @@ def _seconds(events: Events, points: int) -> NDArray[np.float64]:
 
 
 def _ratio_ranges(
-    baseline: NDArray[np.float64], variant: NDArray[np.float64], target: Target
+    baseline: NDArray[np.float64], variant: NDArray[np.float64], group: Prices
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Low and high of variant / baseline at each point, under the same draws for both."""
-    drawn = draws(target, SAMPLES, seed=0)
-    prices = np.stack([drawn[name] for name in coefficients(target)])
-    low, high = np.empty(len(baseline)), np.empty(len(baseline))
-    for start in range(0, len(baseline), POINTS_AT_ONCE):
-        here = slice(start, start + POINTS_AT_ONCE)
-        low[here], high[here] = percentiles((variant[here] @ prices) / (baseline[here] @ prices))
-    return low, high
+    """Low and high of variant / baseline at each price and point, under the same draws for both."""
+    rows, moved = len(baseline), group.moved()
+    at_once = max(1, POINTS_AT_ONCE // rows)
+    lows, highs = [], []
+    for start in range(0, len(group.points), at_once):
+        fixed, moving = group.drawn(start, start + at_once)
+        sides = [
+            side @ fixed + np.einsum("pcs,rc->prs", moving, side[:, moved])
+            for side in (variant, baseline)
+        ]
+        for first in range(0, rows, POINTS_AT_ONCE):
+            here = slice(first, first + POINTS_AT_ONCE)
+            low, high = percentiles(sides[0][:, here] / sides[1][:, here])
+            lows.append(low)
+            highs.append(high)
+    if rows > POINTS_AT_ONCE:
+        per_price = -(-rows // POINTS_AT_ONCE)
+        lows, highs = (
+            [
+                np.concatenate(parts[i : i + per_price], axis=1)
+                for i in range(0, len(parts), per_price)
+            ]
+            for parts in (lows, highs)
+        )
+    return np.concatenate(lows).ravel(), np.concatenate(highs).ravel()
+
+
+def _apart(
+    prepared: Mapping[bool, Prepared],
+    totals: Mapping[bool, NDArray[np.float64]],
+    group: Prices,
+    inner_keys: list[str],
+    inner: list[Any],
+) -> float:
+    """By what share of itself the ratio differs where each end of the prices is mapped anew."""
+    if len(group.points) == 1:
+        return 0.0
+    worst, names = 0.0, list(coefficients(group.target))
+    for end in group.ends:
+        prices = price_figures(end, names)[:, 0]
+        held = (totals[False] @ prices) / (totals[True] @ prices)
+        again = {k: rebuilt(p, target=end) for k, p in prepared.items()}
+        found = {
+            k: _totals(_events(p, inner_keys, inner, k), end, len(inner)) for k, p in again.items()
+        }
+        own = price_figures(end, list(coefficients(end)))[:, 0]
+        worst = max(
+            worst, float(np.abs((found[False] @ own) / (found[True] @ own) / held - 1).max())
+        )
+    return worst
 
 
 def _column(
