@@ -20,10 +20,7 @@ static constexpr Kernels make_kernels() {
   kernels.panel_tables_float = panel_tables_float;
   kernels.short_table_bytes = kShuffledTableBytes;
   kernels.panel_tables_short = panel_tables_short;
-  kernels.fixed_rows_from = 512;
-  kernels.fixed_tables = fixed_tables;
-  kernels.panel_fixed = panel_fixed;
-  kernels.fixed_values = fixed_values;
+  set_fixed(kernels);
   kernels.panel_float = panel_float;
   kernels.panel_short = panel_short;
   set_tile_byte(kernels);

@@ -14,13 +14,15 @@
 namespace ttq::avx_vnni {
 
 #include "common_kernels.h"
+#include "panel_fixed_avx2.h"
 #include "panel_float_avx2.h"
 #include "panel_short_vnni.h"
 #include "tile_byte_x86.h"
 #include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
-  Kernels kernels = common_kernels("avx-vnni", 10, kNever);
+  Kernels kernels = common_kernels("avx-vnni", 48, kNever);
+  set_fixed(kernels);
   kernels.panel_tables_float = panel_tables_float;
   kernels.panel_tables_short = panel_tables_vnni;
   kernels.panel_float = panel_float;

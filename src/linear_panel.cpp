@@ -280,12 +280,16 @@ void panel_linear(const Kernels& kernels, const Weights* weights, const Output* 
   const Form form = weights->quantized     ? Form::kShort
                     : kernels.panel_fixed ? Form::kFixed
                                           : Form::kFloat;
-  for (int64_t m = 0; m < count; m += kPanelInputs) {
+  const int64_t blocks = groups_of(count, kPanelInputs);
+  // With enough blocks of input rows each thread builds the tables of its own.
+  const bool apart = blocks >= 2 * threads;
+  parallel_for(blocks, apart ? threads : 1, [&](int64_t block) {
+    const int64_t m = block * kPanelInputs;
     std::vector<Output> from;
     for (int i = 0; i < matrices; i++) from.push_back(from_row(outputs[i], m));
     run_panels(kernels, form, weights, from.data(), matrices, x + m * weights->columns,
-               std::min(kPanelInputs, count - m), threads);
-  }
+               std::min(kPanelInputs, count - m), apart ? 1 : threads);
+  });
 }
 
 }  // namespace ttq

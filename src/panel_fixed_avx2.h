@@ -1,11 +1,12 @@
 // The fixed-point panel kernel by vpshufb, for float32 activations: 32 rows a vector. Included by
-// isa_*.cpp inside its own namespace, after panel_short_avx2.h.
+// isa_*.cpp inside its own namespace, after common_kernels.h.
 //
 // Float sums looked up by byte shuffles must be interleaved to be added, which takes twelve shuffles
 // for 32 sums. Integers need none: the activations of a chunk of columns become integers below 2^28
 // (exact but where smaller than a sixteenth of the largest; what is lost is known and returned), the
 // 16 sums of subsets of four of them, counted from the least, five digits of six bits, four of which
 // add up in a byte. Sums are exact.
+#include "wide_sums_avx2.h"
 
 constexpr int kFixedDigits = 5;
 constexpr int kFixedDigitBits = 6;
@@ -258,4 +259,11 @@ static FixedSquares fixed_values(const double* pos, const double* neg, const flo
     values[r] = static_cast<float>(value);
   }
   return squares;
+}
+
+static constexpr void set_fixed(Kernels& kernels) {
+  kernels.fixed_rows_from = 512;
+  kernels.fixed_tables = fixed_tables;
+  kernels.panel_fixed = panel_fixed;
+  kernels.fixed_values = fixed_values;
 }

@@ -1,25 +1,12 @@
 // The int8 panel kernel by vpshufb: 32 rows a vector. Included by isa_*.cpp inside its own
 // namespace, after panel_float_avx2.h.
 #include "panel_tables_x86.h"
+#include "wide_sums_avx2.h"
 
 static inline __m256i shuffled_table(const uint8_t* tables, int64_t group, int digit) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(
       reinterpret_cast<const __m128i*>(tables + group * kShuffledTableBytes) + digit));
 }
-
-// 16-bit sums of bytes: of odd ones, and of all as pairs, in which the odd count 256-fold. Shifts are
-// multiplications' high halves, for which processors have other ports than for shuffles.
-struct WideSums {
-  __m256i pairs, odd;
-
-  inline void add(__m256i bytes) {
-    pairs = _mm256_add_epi16(pairs, bytes);
-    odd = _mm256_add_epi16(odd, _mm256_mulhi_epu16(bytes, _mm256_set1_epi16(1 << 8)));
-  }
-  inline __m256i of(int parity) const {
-    return parity ? odd : _mm256_sub_epi16(pairs, _mm256_slli_epi16(odd, 8));
-  }
-};
 
 // 32 rows, [half of the panel][+1 or -1][digit].
 typedef WideSums PanelDigits[2][2][2];
