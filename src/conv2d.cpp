@@ -54,7 +54,14 @@ Convolution::Convolution(const Kernels& kernels, const Conv2dShape& s, bool quan
       source_columns_(window(s.out_width, s.stride_width, s.kernel_width, s.dilation_width)),
       strides_(in_place ? SourceStrides{s.row_stride, s.column_stride}
                         : SourceStrides{source_columns_ * s.channels, s.channels}),
-      windows_(s, strides_, quantized, most_quads(kernels, quantized)) {}
+      windows_(s, strides_, quantized, most_quads(kernels, quantized)),
+      lookup_(kernels, s, strides_, source_rows_) {
+  looks_up_ = quantized && lookup_.worthwhile();
+  if (looks_up_) {
+    width_ = kTableOutputs;
+    panels_of_group_ = divide_up(group_rows_, width_);
+  }
+}
 
 int64_t Convolution::source_bytes() const {
   return divide_up(source_rows_ * source_columns_ * shape_.channels * element_bytes(), 64) * 64;
@@ -91,6 +98,7 @@ Convolution::Panel Convolution::panel(int64_t number) const {
 }
 
 void Convolution::run(const Weights& weights, const ConvolutionJob& job, int threads) const {
+  if (looks_up_) return run_lookups(weights, job, threads);
   const int64_t pixels = job.images * shape_.out_height * shape_.out_width;
   // Parts of the outputs first: what splits the pixels decodes the same weights again.
   const int64_t wanted = threads > 1 ? kTasksPerThread * threads : 1;
@@ -103,6 +111,76 @@ void Convolution::run(const Weights& weights, const ConvolutionJob& job, int thr
       panel_outputs(weights, job, panel(i), pixels * p / pixel_parts,
                     pixels * (p + 1) / pixel_parts);
   });
+}
+
+void Convolution::run_lookups(const Weights& weights, const ConvolutionJob& job,
+                              int threads) const {
+  int64_t rows = lookup_.band_rows();
+  if (threads > 1)
+    rows = std::min(rows, std::max<int64_t>(1, job.images * shape_.out_height / (2 * threads)));
+  const int64_t bands = divide_up(shape_.out_height, rows), code_bytes = lookup_.code_bytes();
+  uint8_t* codes = scratch_array<uint8_t>(Scratch::kPanel, panels() * code_bytes);
+  parallel_for(panels(), threads, [&](int64_t p) {
+    const Panel outputs = panel(p);
+    lookup_.order_codes(weights, outputs.row, outputs.rows, codes + p * code_bytes);
+  });
+  parallel_for(job.images * bands, threads, [&](int64_t task) {
+    const int64_t band = task % bands;
+    band_outputs(weights, job, codes, task / bands, shape_.out_height * band / bands,
+                 shape_.out_height * (band + 1) / bands);
+  });
+}
+
+void Convolution::band_outputs(const Weights& weights, const ConvolutionJob& job,
+                               const uint8_t* codes, int64_t image, int64_t row_begin,
+                               int64_t row_end) const {
+  const int64_t rows = row_end - row_begin, width = shape_.out_width;
+  uint8_t* tables = scratch_array<uint8_t>(Scratch::kTables, lookup_.band_bytes(rows));
+  lookup_.make_tables(static_cast<const int8_t*>(job.source) + image * job.source_stride,
+                      row_begin, rows, tables);
+  const int64_t row_sums = lookup_.row_pixels() * 2 * kTableOutputs;
+  // Rows without pixels between them are finished together.
+  const bool together = lookup_.row_pixels() == width;
+  const int64_t rows_kept = lookup_.parts() == 1 ? 1 : rows;
+  int32_t* sums = scratch_array<int32_t>(
+      Scratch::kSums, rows_kept * row_sums + kernels_.table_pixels * 2 * kTableOutputs);
+  const int64_t first_pixel = image * shape_.out_height * width;
+  for (int64_t p = 0; p < panels(); p++) {
+    const Panel outputs = panel(p);
+    for (int64_t part = 0; part < lookup_.parts(); part++)
+      for (int64_t row = 0; row < rows; row++) {
+        int32_t* place = sums + (rows_kept == 1 ? 0 : row * row_sums);
+        if (job.ahead) fetch_row(job, outputs, image, row_begin + row, part);
+        lookup_.row_sums(part, tables, row, codes + p * lookup_.code_bytes(), place);
+        if (part + 1 < lookup_.parts()) continue;
+        const bool all = together && rows_kept > 1;
+        if (all && row + 1 < rows) continue;
+        const int64_t first = first_pixel + (row_begin + (all ? 0 : row)) * width;
+        finish(weights, job, outputs, first, first_pixel + (row_begin + row + 1) * width,
+               reinterpret_cast<const char*>(all ? sums : place));
+      }
+  }
+}
+
+// What the row wants written, and a share of the images that come next.
+void Convolution::fetch_row(const ConvolutionJob& job, const Panel& panel, int64_t image,
+                            int64_t row, int64_t part) const {
+  const int64_t rows = job.images * shape_.out_height;
+  if (panel.row == 0 && part == 0) {
+    const int64_t done = (image * shape_.out_height + row) * job.ahead_bytes / rows;
+    for (int64_t b = 0; b < job.ahead_bytes / rows; b += kLineBytes)
+      __builtin_prefetch(job.ahead + done + b);
+  }
+  if (part + 1 < lookup_.parts()) return;
+  const ImageStrides& to = job.y_strides;
+  const float* y = job.y + image * to.image + row * to.row + panel.row * to.channel;
+  if (to.channel == 1) {
+    for (int64_t x = 0; x < shape_.out_width; x++) __builtin_prefetch(y + x * to.pixel, 1);
+  } else {
+    for (int r = 0; r < panel.rows; r++)
+      for (int64_t x = 0; x < shape_.out_width; x += kLineBytes / 4)
+        __builtin_prefetch(y + r * to.channel + x, 1);
+  }
 }
 
 void Convolution::panel_outputs(const Weights& weights, const ConvolutionJob& job,
@@ -303,7 +381,9 @@ void Convolution::finish(const Weights& w, const ConvolutionJob& job, const Pane
     f.scale = quantized_ ? job.scales[image] : 1.0f;
     f.residual = job.residual ? job.residual + place(job.residual_strides, image, pixel) : nullptr;
     f.y = job.y + place(job.y_strides, image, pixel);
-    if (quantized_)
+    if (looks_up_)
+      kernels_.finish_table(f);
+    else if (quantized_)
       kernels_.finish_tile_byte(f);
     else
       kernels_.finish_tile_float(f);

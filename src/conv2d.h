@@ -1,5 +1,7 @@
 // A convolution on padded channels-last images, prepared once, run as often as one likes.
 //
+// int8 activations may go by lookup (lookup_conv2d.h). Else, and for floats:
+//
 // For each panel of W outputs the packed weights are decoded into scratch memory, a part of the
 // window at a time so that they stay in the first-level cache, and multiplied with the windows of
 // all pixels. No im2col: a window is a few runs of consecutive elements of the padded image.
@@ -7,6 +9,7 @@
 
 #include <cstdint>
 
+#include "lookup_conv2d.h"
 #include "windows.h"
 
 namespace ttq {
@@ -59,6 +62,9 @@ class Convolution {
 
   int64_t element_bytes() const { return quantized_ ? 1 : sizeof(float); }
   int64_t sum_bytes() const { return quantized_ ? 8 * width_ : 4 * width_; }
+  void run_lookups(const Weights& weights, const ConvolutionJob& job, int threads) const;
+  void band_outputs(const Weights& weights, const ConvolutionJob& job, const uint8_t* codes,
+                    int64_t image, int64_t row_begin, int64_t row_end) const;
   int64_t panels() const { return shape_.groups * panels_of_group_; }
   Panel panel(int64_t number) const;
   void decode(const Weights& weights, const Panel& panel, const WindowChunk& chunk) const;
@@ -66,6 +72,8 @@ class Convolution {
                     float* decoded) const;
   void reorder(const Weights& weights, const Panel& panel, const WindowChunk& chunk,
                TileDecode& decode) const;
+  void fetch_row(const ConvolutionJob& job, const Panel& panel, int64_t image, int64_t row,
+                 int64_t part) const;
   void panel_outputs(const Weights& weights, const ConvolutionJob& job, const Panel& panel,
                      int64_t pixel_begin, int64_t pixel_end) const;
   void range_outputs(const Weights& weights, const ConvolutionJob& job, const Panel& panel,
@@ -83,6 +91,8 @@ class Convolution {
   int64_t source_rows_, source_columns_;
   SourceStrides strides_;
   Windows windows_;
+  bool looks_up_;
+  LookupConvolution lookup_;
 };
 
 }  // namespace ttq

@@ -19,6 +19,7 @@ namespace ttq::avx512 {
 #include "panel_triples.h"
 #include "tile_byte_x86.h"
 #include "tile_byte.h"
+#include "tile_table_x86.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx512", 10, 48);
@@ -33,6 +34,7 @@ static constexpr Kernels make_kernels() {
   kernels.sextet_tables = sextet_tables;
   kernels.sextet_sums = sextet_sums;
   set_tile_byte(kernels);
+  set_tile_table(kernels, 1.5f);  // by counting, of Zen 4
   return kernels;
 }
 

@@ -13,6 +13,7 @@ namespace ttq::avx512_plain {
 #include "panel_triples.h"
 #include "tile_byte_x86.h"
 #include "tile_byte.h"
+#include "tile_table_x86.h"
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx512-plain", 10, 48);
@@ -25,6 +26,7 @@ static constexpr Kernels make_kernels() {
   kernels.triple_sums = triple_sums;
   kernels.triple_totals = triple_totals;
   set_tile_byte(kernels);
+  set_tile_table(kernels, 1.45f);  // as of AVX2
   return kernels;
 }
 

@@ -160,6 +160,24 @@ struct TileFinish {
   bool relu;
 };
 
+// Sums of int8 activations by lookup: 16 outputs of consecutive pixels of one row. For each quad
+// (four channels of a pixel) a pixel has two tables of 16 bytes, of low and of high digits; those of
+// the next pixel follow.
+constexpr int kTableOutputs = 16;
+constexpr int kTableOffset = 4 * kCodeLimit;
+constexpr int64_t kMostTableQuads = 64;
+
+struct TableTile {
+  const uint8_t* tables;
+  const int32_t* offsets;  // [quads] from `tables` to the first pixel's low digits
+  int64_t digit_stride;    // from there to its high digits
+  const uint8_t* codes;    // [quads][2][16], aligned: nibbles of the +1s, of the -1s
+  int64_t quads;           // 1 to kMostTableQuads
+  int pixels;              // 1 to table_pixels; tables and sums are there for whole vectors
+  int32_t* sums;           // [pixels][2][16]
+  bool first;
+};
+
 // Rows of a padded image [row][out_columns][channels] from pixels of any strides (in floats): what
 // lies outside of the pixels becomes zero. Bytes get x * multiplier rounded to nearest even.
 struct ImageFill {
@@ -268,6 +286,15 @@ struct Kernels {
   void (*rotate)(const float* x, const float* cosine, const float* sine, int64_t half, float scale,
                  float* y);
   void (*attend)(const AttendedHead& head);
+
+  // Tiles by lookup, null in sets without them. make_tables takes pixels `stride` bytes apart.
+  int table_pixels = 0, table_lanes = 1;  // most pixels, pixels of a vector
+  // Speed of looking up over that of the set's byte tile.
+  float lookup_speed = 0;
+  void (*tile_table)(const TableTile&) = nullptr;
+  void (*make_tables)(const int8_t* x, int64_t count, int64_t stride, uint8_t* low,
+                      uint8_t* high) = nullptr;
+  void (*finish_table)(const TileFinish&) = nullptr;
 
   // Kernels of the wide layouts, null in sets without them. Tables hold w_pos for code +1 and
   // -w_neg for -1 (triples), or exact integers (sextets). Sums are added to what is there: float

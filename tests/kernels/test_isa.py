@@ -26,6 +26,7 @@ SOURCES = [
         "linear_wide",
         "conv2d",
         "conv2d_wide",
+        "lookup_conv2d",
         "windows",
         "lanes",
         "pack",
