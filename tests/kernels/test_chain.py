@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ttq_energy.kernels import describe, fusion
-from ttq_energy.kernels.chain import Chain, FusedNetwork
+from ttq_energy.kernels.chain import Chain
+from ttq_energy.kernels.fused_network import FusedNetwork
 from ttq_energy.kernels.modules import TernaryConv2d, TernaryLinear
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from ttq_energy.kernels.chain import FusedNetwork
 from ttq_energy.kernels.chain_steps import ADDITIONS, RELU_FUNCTIONS
+from ttq_energy.kernels.fused_network import FusedNetwork
 from ttq_energy.kernels.modules import TernaryConv1d, TernaryConv2d, TernaryLinear, TernaryModule
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from ttq_energy.kernels.chain import FusedNetwork
+from ttq_energy.kernels.fused_network import FusedNetwork
 
 # Layers whose arithmetic dominates; the rest (norms, activations, pooling) run in torch.
 _DENSE = {
