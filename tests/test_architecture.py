@@ -11,7 +11,7 @@ import ttq_energy
 
 PACKAGE = Path(ttq_energy.__file__).parent
 ROWS = (
-    ("errors", "files", "strict_yaml", "records", "progress", "user_code", "payback"),
+    ("errors", "files", "strict_yaml", "records", "progress", "user_code", "payback", "run_tables"),
     ("study", "run", "variants", "environment", "meters", "kernels", "models", "datasets"),
     ("quantization", "measurement"),
     ("energy_model", "training"),

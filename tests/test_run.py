@@ -192,3 +192,49 @@ def test_every_unit_stands_in_its_column_name():
 
 def test_frames_are_pandas(run):
     assert isinstance(run.tables["training"], pd.DataFrame)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "expected"),
+    [
+        ("seed", "1.5", "a whole number"),
+        ("seed", "99999999999999999999", "a whole number of at most 9.22337e+18"),
+        ("epoch", "-3", "a whole number of at least 0, got '-3'"),
+        ("accuracy", "80", "a number or nothing of at most 1, got '80'"),
+        ("energy_j", "-5", "a number or nothing of at least 0, got '-5'"),
+        ("wall_s", "ten", "a number or nothing, got 'ten'"),
+        ("loss", "1,5", "expected"),
+        ("selected", "maybe", "True or False, got 'maybe'"),
+    ],
+)
+def test_a_cell_that_its_column_cannot_hold_is_told_by_line_and_column(
+    tmp_path, column, cell, expected
+):
+    run = create_run(tmp_path / "r", {}, {})
+    row = {"model": "m", "variant": "v", "seed": 0, "epoch": 1, "selected": True}
+    run.append("training", [row, row])
+    table = tmp_path / "r" / "training.csv"
+    lines = table.read_text().splitlines()
+    cells = lines[2].split(",")
+    cells[lines[0].split(",").index(column)] = cell
+    table.write_text("\n".join([*lines[:2], ",".join(cells), ""]))
+    with pytest.raises(InputError, match=r"training\.csv: damaged table: line 3") as caught:
+        _ = run.training
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_stands_twice_and_a_mark_of_byte_order(tmp_path):
+    run = create_run(tmp_path / "r", {}, {})
+    run.append("training", [{"model": "m", "variant": "v", "seed": 0, "epoch": 1}])
+    table = tmp_path / "r" / "training.csv"
+    text = table.read_text()
+    table.write_text("\ufeff" + text, encoding="utf-8")
+    assert list(run.training["model"]) == ["m"]
+    table.write_text(text.replace("loss", "model", 1))
+    with pytest.raises(InputError, match="the column 'loss' is missing"):
+        _ = run.training
+    head, row = text.splitlines()
+    table.write_text(f"{head},model\n{row},m\n")
+    with pytest.raises(InputError, match="the column 'model' stands twice"):
+        _ = run.training

@@ -267,6 +267,24 @@ def test_an_empty_image_is_found_before_training(tmp_path):
     assert str(image) in refused(tmp_path)
 
 
+def test_a_link_to_nothing_and_a_folder_in_an_images_place(tmp_path):
+    write_folders(tmp_path)
+    image = next((tmp_path / "train" / CLASSES[1]).iterdir())
+    image.unlink()
+    image.symlink_to("nowhere")
+    assert f"{image}: damaged: expected an image, it is a link to nothing" in refused(tmp_path)
+    image.unlink()
+    image.mkdir()
+    assert f"{image}: damaged: expected an image, it is no file" in refused(tmp_path)
+
+
+def test_files_that_macos_hides_are_no_images(tmp_path):
+    write_folders(tmp_path)
+    (tmp_path / "train" / CLASSES[1] / "._a.JPEG").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "train" / ".cache").mkdir()
+    read(tmp_path)
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: b"<html>" + data])
 def test_verifying_finds_damaged_images(tmp_path, damage):
     write_folders(tmp_path)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, TensorDataset
 
+from ttq_energy import datasets
 from ttq_energy.datasets.base import Data, ImagesInMemory, TensorsInMemory
 from ttq_energy.errors import InputError
 
@@ -203,3 +204,23 @@ def test_tensors_make_whole_batches():
 def test_loaders_that_cannot_be(arguments, message):
     with pytest.raises(InputError, match=message):
         data(images()).train_loader(seed=0, **arguments)
+
+
+@pytest.mark.parametrize("batch_size", [2.5, "3", None, True, 0, -1])
+def test_a_batch_size_that_is_no_whole_number(batch_size):
+    data = datasets.load("digits")
+    for call in (data.example, data.test_loader, lambda size: data.train_loader(size, 0)):
+        with pytest.raises(InputError, match="batch_size: "):
+            call(batch_size)
+
+
+def test_whole_numbers_of_numpy_and_torch_are_taken():
+    data = datasets.load("digits")
+    for size in (np.int64(3), torch.tensor(3)):
+        assert len(data.example(size)) == 3
+        assert len(next(iter(data.train_loader(size, 0)))[0]) == 3
+
+
+def test_a_data_set_without_a_name():
+    with pytest.raises(InputError, match="expected a data set as text, got None; valid: cifar10"):
+        datasets.load(None)

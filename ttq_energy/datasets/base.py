@@ -6,6 +6,7 @@ batches of all ranks side by side are the batches of one process.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -113,7 +114,8 @@ class Data:
         The last batch may be smaller. It is the same on all ranks, so up to ``world_size - 1``
         examples, and a batch of one example a rank, are left out of an epoch.
         """
-        _check_loader(batch_size, rank, world_size)
+        batch_size = _whole(batch_size)
+        _check_loader(rank, world_size)
         together = batch_size * world_size
         order = torch.randperm(_length(self.train), generator=_generator(_ORDER, seed, epoch))
         smallest = min(SMALLEST_BATCH, batch_size)
@@ -132,7 +134,8 @@ class Data:
 
     def test_loader(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Loader:
         """The test set in order, in batches of (x, y); each rank gets a contiguous part."""
-        _check_loader(batch_size, rank, world_size)
+        batch_size = _whole(batch_size)
+        _check_loader(rank, world_size)
         size = _length(self.test)
         first, last = size * rank // world_size, size * (rank + 1) // world_size
         order = torch.arange(first, last)
@@ -144,8 +147,7 @@ class Data:
 
         The test set in a fixed random order; it is repeated where the batch is larger.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size: must be at least 1, got {batch_size}")
+        batch_size = _whole(batch_size)
         size = _length(self.test)
         order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
         indices = order[torch.arange(batch_size) % size]
@@ -280,8 +282,19 @@ def _length(dataset: Dataset[Any]) -> int:
     return len(dataset)  # type: ignore[arg-type]
 
 
-def _check_loader(batch_size: int, rank: int, world_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"batch_size: must be at least 1, got {batch_size}")
+def _whole(batch_size: Any) -> int:
+    """A batch size as Python's whole number; numpy's and torch's are taken too."""
+    try:
+        size = operator.index(batch_size)
+    except TypeError:
+        size = None
+    if size is None or isinstance(batch_size, bool):
+        raise InputError(f"batch_size: expected a whole number, got {batch_size!r}")
+    if size < 1:
+        raise InputError(f"batch_size: must be at least 1, got {size}")
+    return size
+
+
+def _check_loader(rank: int, world_size: int) -> None:
     if not 0 <= rank < world_size:
         raise InputError(f"rank: must be from 0 to {world_size - 1}, got {rank}")

@@ -19,6 +19,7 @@ import torch
 
 from ttq_energy.datasets.base import Data, ImagesInMemory, channel_statistics
 from ttq_energy.errors import InputError
+from ttq_energy.files import user_path
 from ttq_energy.records import setting
 
 SHAPE = (3, 32, 32)
@@ -108,7 +109,7 @@ def load(options: CifarOptions, name: str, layout: Layout | None = None) -> Data
         InputError: a file is missing, incomplete or damaged.
     """
     chosen = layout or LAYOUTS[name]
-    read, place = _reader(Path(options.root).expanduser(), name, chosen)
+    read, place = _reader(user_path(options.root, "root"), name, chosen)
     images, labels = _read_all(read, place, chosen, chosen.train)
     test_images, test_labels = _read_all(read, place, chosen, chosen.test)
     if options.normalization == "per-pixel":

@@ -18,6 +18,7 @@ from ttq_energy.datasets.imagenet_files import (
 )
 from ttq_energy.datasets.photographs import AUGMENTATIONS, Photographs
 from ttq_energy.errors import InputError
+from ttq_energy.files import user_path
 from ttq_energy.records import setting
 
 
@@ -56,7 +57,7 @@ def load(options: ImageNetOptions, published: Published = ILSVRC2012) -> Data:
     Raises:
         InputError: a folder or file is missing, incomplete or damaged.
     """
-    root = Path(options.root).expanduser()
+    root = user_path(options.root, "root")
     if not root.is_dir():
         raise InputError(
             f"data set 'imagenet': root: {root}: no such folder; expected one with train/ and "

@@ -126,7 +126,11 @@ def find_training(root: Path, published: Published, *, verify: bool) -> tuple[li
 
 
 def _subfolders(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    names = sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
     if not names:
         raise InputError(f"{folder}: expected a folder for each class, found none")
     return names
@@ -147,11 +151,17 @@ def _class_folders(folder: Path, classes: Sequence[str], *, verify: bool) -> Fol
 
 
 def _images(folder: Path, *, verify: bool) -> list[str]:
-    """Names of the image files in a folder, sorted; none may be empty."""
+    """Names of the image files in a folder, sorted; none may be empty.
+
+    Hidden files are left out: macOS writes one beside each image on foreign disks.
+    """
     names = []
     for entry in os.scandir(folder):
-        if not entry.name.lower().endswith(SUFFIXES):
+        if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
             continue
+        if not entry.is_file():
+            what = "a link to nothing" if entry.is_symlink() else "no file"
+            raise InputError(f"{entry.path}: damaged: expected an image, it is {what}")
         if entry.stat().st_size == 0:
             raise InputError(f"{entry.path}: damaged: expected an image, the file is empty")
         if verify:

@@ -102,10 +102,16 @@ class Photographs(Dataset[Any]):
         return int(self.files.labels[index])
 
     def _decode(self, index: int) -> Image.Image:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         try:
             return Image.open(io.BytesIO(self.files.read(index))).convert("RGB")
+        except InputError:
+            raise
+        except UnidentifiedImageError:
+            raise InputError(
+                f"{self.files.name(index)}: damaged: expected an image, its format is unknown"
+            ) from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(
                 f"{self.files.name(index)}: damaged: expected an image: {error}"

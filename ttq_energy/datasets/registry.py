@@ -113,6 +113,8 @@ def load(name: str, **options: Any) -> Data:
         InputError: an unknown name or option, a value out of range, or a file that is missing,
             incomplete or damaged.
     """
+    if not isinstance(name, str):
+        raise unknown_name("data set", name, ENTRIES)
     if ":" in name:
         module = importlib.import_module("ttq_energy.datasets.own")
         own: Data = module.load(name, options)

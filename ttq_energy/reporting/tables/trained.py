@@ -167,7 +167,7 @@ def _training_cost(run: Run) -> pd.DataFrame:
     import pandas as pd
 
     frame = run.training
-    frame = frame[(frame["epoch"] > 0) & frame["wall_s"].notna()]
+    frame = frame[(frame["epoch"] > 0) & frame["wall_s"].notna() & frame["seed"].notna()]
     trained: dict[tuple[Any, Any], dict[str, Any]] = {}
     for (model, variant), group in frame.groupby(["model", "variant"], sort=False):
         by_seed = group.groupby("seed", sort=False)
@@ -189,7 +189,7 @@ def _training_cost(run: Run) -> pd.DataFrame:
         ratios = {"wall_ratio": math.nan, "energy_ratio": math.nan}
         if base and variant != BASELINE:
             ratios["wall_ratio"] = row["wall_s"] / base["wall_s"] if base["wall_s"] else math.nan
-            if row["provenance"] == base["provenance"]:
+            if row["provenance"] == base["provenance"] and base["energy_j"]:
                 ratios["energy_ratio"] = row["energy_j"] / base["energy_j"]
         pay = _break_even(run, str(model), str(variant), row, base)
         rows.append({"model": model, "variant": variant, **row, **ratios, **pay})
