@@ -10,6 +10,7 @@ run one by one.
 
 from __future__ import annotations
 
+import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from operator import is_, itemgetter
@@ -137,10 +138,10 @@ class _Decoder(NamedTuple):
 
 
 class _Cache(NamedTuple):
-    """A cache's tensors and the addresses of everything, for the decoder they were made for."""
+    """A cache's tensors, not kept alive, and the addresses of everything, for one decoder."""
 
     decoder: _Decoder
-    tensors: list[Tensor]
+    tensors: list[weakref.ref[Tensor]]
     addresses: list[int]
     shape: torch.Size
     numbers: array[int]
@@ -233,7 +234,7 @@ class DecoderStack(_Forgetful):
             cache is not None
             and cache.decoder is decoder
             and len(tensors) == len(cache.tensors)
-            and all(map(is_, tensors, cache.tensors))
+            and all(kept() is tensor for kept, tensor in zip(cache.tensors, tensors, strict=True))
             and list(map(Tensor.data_ptr, tensors)) == cache.addresses
         ):
             return cache
@@ -251,7 +252,7 @@ class DecoderStack(_Forgetful):
         numbers = array("Q")
         for layer, matrices in enumerate(decoder.numbers):
             numbers.extend((*matrices, addresses[layer], addresses[layers + layer]))
-        self._cache = _Cache(decoder, tensors, addresses, shape, numbers)
+        self._cache = _Cache(decoder, [weakref.ref(t) for t in tensors], addresses, shape, numbers)
         return self._cache
 
 

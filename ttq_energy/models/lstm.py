@@ -57,7 +57,9 @@ class LSTMLanguageModel(nn.Module):
             cache: where the state of earlier tokens lies and that of these is left; None starts
                 from zeros and keeps nothing.
         """
-        x = self.dropout_in(self.embedding(tokens))
+        x = self.embedding(tokens)
+        if self.training:
+            x = self.dropout_in(x)
         if cache is None:
             x, _ = self.lstm(x)
         else:
@@ -65,7 +67,9 @@ class LSTMLanguageModel(nn.Module):
             if cache.hidden is not None and cache.cell is not None:
                 before = (cache.hidden, cache.cell)
             x, (cache.hidden, cache.cell) = self.lstm(x, before)
-        logits: torch.Tensor = self.head(self.dropout_out(x))
+        if self.training:
+            x = self.dropout_out(x)
+        logits: torch.Tensor = self.head(x)
         return logits
 
     def new_cache(self, batch_size: int = 1) -> LSTMState:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ttq_energy.kernels import siblings
+
 
 class TernaryMultiheadAttention(nn.Module):
     """Multi-head attention whose projections are modules, packed or dense; called as torch's is.
@@ -86,7 +88,10 @@ class TernaryMultiheadAttention(nn.Module):
 
     def _project(self, same: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         if self.in_proj is None:
-            pairs = zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v), strict=True)
+            projections = self.q_proj, self.k_proj, self.v_proj
+            if same:
+                return tuple(siblings.run(projections, q))  # type: ignore[arg-type]
+            pairs = zip(projections, (q, k, v), strict=True)
             return tuple(projection(x) for projection, x in pairs)  # type: ignore[misc]
         if same:
             return tuple(self.in_proj(q).chunk(3, dim=-1))
