@@ -28,6 +28,8 @@ SOURCES = [
         "conv2d_wide",
         "lookup_conv2d",
         "windows",
+        "cells",
+        "decoding",
         "lanes",
         "pack",
         "parallel",

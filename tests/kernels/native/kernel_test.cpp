@@ -303,6 +303,99 @@ void test_small_parts(const Kernels& kernels) {
     check(std::fabs(y[r] - expected[r]) < 1e-3f, kernels.name, "dense_rows");
 }
 
+// A packed matrix, in the layout that the kernels like best and in the portable one.
+struct Matrix {
+  std::vector<uint8_t> best, portable;
+  std::vector<float> scale_pos, scale_neg, bias;
+  Weights ours, theirs;
+
+  Matrix(const Kernels& kernels, int64_t rows, int64_t columns, bool quantized)
+      : scale_pos(rows, 0.2f), scale_neg(rows, 0.15f), bias(floats(rows)) {
+    const std::vector<int8_t> codes = random_codes(rows * columns);
+    const Layout layout = best_layout(kernels, rows, columns, quantized);
+    best = packed_as(layout, codes, rows, columns);
+    portable = packed_as(Layout::kNibbles, codes, rows, columns);
+    ours = {best.data(), rows,        columns, scale_pos.data(), scale_neg.data(),
+            bias.data(), false, quantized};
+    ours.layout = layout;
+    theirs = ours;
+    theirs.codes = portable.data();
+    theirs.layout = Layout::kNibbles;
+  }
+};
+
+// Rounding may turn a quantized activation into its neighbour, and with it some outputs.
+double step_tolerance(bool quantized) { return quantized ? 2e-2 : 1e-4; }
+
+void test_decoder_step(const Kernels& kernels, bool quantized) {
+  const int64_t batch = pick(1, 2), kv_heads = pick(1, 2), group = pick(1, 3);
+  const int64_t head_dim = 2 * pick(1, 40), width = pick(10, 200), wide = pick(10, 200);
+  const int64_t capacity = pick(1, 50), position = pick(0, capacity - 1);
+  const int64_t heads = kv_heads * group, query = heads * head_dim, key = kv_heads * head_dim;
+  std::vector<Matrix> matrices;
+  for (int layer = 0; layer < 2; layer++) {
+    for (int64_t rows : {query, key, key}) matrices.emplace_back(kernels, rows, width, quantized);
+    matrices.emplace_back(kernels, width, query, quantized);
+    for (int i = 0; i < 2; i++) matrices.emplace_back(kernels, wide, width, quantized);
+    matrices.emplace_back(kernels, width, wide, quantized);
+  }
+  const std::vector<float> norm = floats(width), angles = floats(head_dim), x = floats(batch * width);
+  std::vector<float> cosine(head_dim), sine(head_dim);
+  for (int64_t i = 0; i < head_dim; i++) {
+    cosine[i] = std::cos(angles[i]);
+    sine[i] = std::sin(angles[i]);
+  }
+  const int64_t held = batch * kv_heads * capacity * head_dim;
+  const std::vector<float> cache = floats(4 * held);
+  std::vector<float> results[2], caches[2];
+  for (int own = 0; own < 2; own++) {
+    std::vector<DecoderLayer> layers(2);
+    caches[own] = cache;
+    for (int i = 0; i < 2; i++) {
+      auto weights = [&](int m) { return own ? matrices[7 * i + m].ours : matrices[7 * i + m].theirs; };
+      float* memory = caches[own].data() + 2 * i * held;
+      layers[i] = {weights(0), weights(1), weights(2), weights(3),  weights(4), weights(5), weights(6),
+                   norm.data(), norm.data(), 1e-6, 1e-5, memory, memory + held};
+    }
+    DecodingStep step{};
+    step.batch = batch, step.heads = heads, step.kv_heads = kv_heads, step.head_dim = head_dim;
+    step.capacity = capacity, step.position = position;
+    step.cosine = cosine.data(), step.sine = sine.data();
+    results[own] = x;
+    check(decoder_step(own ? kernels : *portable_kernels(), layers, step, results[own].data(), 1),
+          kernels.name, "finiteness of decoder_step");
+  }
+  check(near(results[1], results[0], step_tolerance(quantized)), kernels.name, "decoder_step");
+  check(near(caches[1], caches[0], step_tolerance(quantized)), kernels.name, "decoder_step's cache");
+}
+
+void test_recurrent_step(const Kernels& kernels, bool quantized, int gates) {
+  const int64_t batch = pick(1, 3), hidden = pick(1, 150), inputs = pick(1, 150);
+  std::vector<Matrix> matrices;
+  for (int layer = 0; layer < 2; layer++) {
+    matrices.emplace_back(kernels, gates * hidden, layer ? hidden : inputs, quantized);
+    matrices.emplace_back(kernels, gates * hidden, hidden, quantized);
+  }
+  const int64_t state = batch * hidden;
+  const std::vector<float> x = floats(batch * inputs), h = floats(2 * state), c = floats(2 * state);
+  std::vector<float> cells[2], results[2];
+  for (int own = 0; own < 2; own++) {
+    std::vector<RecurrentLayer> layers;
+    for (int i = 0; i < 2; i++)
+      layers.push_back(own ? RecurrentLayer{matrices[2 * i].ours, matrices[2 * i + 1].ours}
+                           : RecurrentLayer{matrices[2 * i].theirs, matrices[2 * i + 1].theirs});
+    cells[own] = c;
+    results[own].resize(2 * state);
+    const RecurrentStep step{batch,    hidden, x.data(),
+                             h.data(), gates == 4 ? cells[own].data() : nullptr,
+                             results[own].data()};
+    check(recurrent_step(own ? kernels : *portable_kernels(), layers, step, 1), kernels.name,
+          "finiteness of recurrent_step");
+  }
+  check(near(results[1], results[0], step_tolerance(quantized)), kernels.name, "recurrent_step");
+  check(near(cells[1], cells[0], step_tolerance(quantized)), kernels.name, "recurrent_step's cells");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -324,6 +417,8 @@ int main(int argc, char** argv) {
       for (bool quantized : {false, true}) {
         test_linear(*kernels, quantized);
         test_conv2d(*kernels, quantized);
+        test_decoder_step(*kernels, quantized);
+        for (int gates : {3, 4}) test_recurrent_step(*kernels, quantized, gates);
         if (round % 2 == 0 || !kernels->triple_sums) test_wide_conv2d(*kernels, *kernels, quantized);
         if (avx512_kernels() && round % 10 == 0)
           test_wide_conv2d(*kernels, *avx512_kernels(), quantized);
