@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "linear_rows.h"
 #include "wide_sums.h"
@@ -14,7 +15,18 @@ namespace {
 // cache, from which a chunk comes again at less cost than building it.
 constexpr int64_t kKeptBytes = 256 << 10;
 // Scales whose ratio differs by less have the same: a few roundings of float32.
-constexpr float kEqual = 3e-7f;
+constexpr float kEqual = 5e-7f;
+
+uint32_t bits(float value) {
+  uint32_t word;
+  std::memcpy(&word, &value, sizeof word);
+  return word;
+}
+
+template <class Form>
+bool keeps_tables(int64_t groups, int inputs) {
+  return groups * inputs * Form::kTableBytes <= kKeptBytes;
+}
 
 // A few input rows against a range of panels. Chunk of columns by chunk, so that its tables stay
 // in the first-level cache, through which the codes of all panels stream.
@@ -39,7 +51,7 @@ class Block {
   // Totals [panel][input][kPanelSums] of all columns, from tables with these scales.
   const Total* sum(float w_pos, float w_neg, Scratch use) {
     const int64_t chunk = Form::kChunks[inputs_ - 1];
-    const bool keep = id_ && groups_ * inputs_ * Form::kTableBytes <= kKeptBytes;
+    const bool keep = id_ && keeps_tables<Form>(groups_, inputs_);
     const int64_t stride = (keep ? groups_ : chunk) * Form::kTableBytes;
     char* scratch_tables = scratch_array<char>(Scratch::kTables, inputs_ * stride);
     static thread_local int64_t kept_tables = 0;  // whose tables this thread holds
@@ -84,12 +96,15 @@ class Block {
 // Splits blocks of input rows and ranges of panels among the threads; calls
 // body(first input row, inputs, panel begin, panel end, id of the block of input rows).
 template <class Form, class Body>
-void for_blocks(int64_t count, int64_t panels, int threads, const Body& body) {
+void for_blocks(int64_t count, int64_t columns, int64_t panels, int threads, const Body& body) {
   static std::atomic<int64_t> next_id{1};
   const int64_t blocks = groups_of(count, Form::kInputs);
   const int64_t id = next_id.fetch_add(blocks);
-  // Some more parts than threads, so that one that is held up does not hold up all.
-  const int64_t wanted = threads > 1 ? groups_of(4 * threads, blocks) : 1;
+  // Some more parts than threads, so that one that is held up does not hold up all; fewer where each
+  // part must build its tables anew.
+  const bool keep = keeps_tables<Form>(
+      groups_of(columns, Form::kColumns), static_cast<int>(std::min<int64_t>(count, Form::kInputs)));
+  const int64_t wanted = threads > 1 ? groups_of((keep ? 4 : 2) * threads, blocks) : 1;
   const int64_t parts = std::min(wanted, panels);
   parallel_for(blocks * parts, threads, [&](int64_t task) {
     const int64_t block = task / parts, part = task % parts, first = block * Form::kInputs;
@@ -102,7 +117,7 @@ void triples_linear(const Kernels& kernels, const Weights& w, const float* x, in
                     const float* residual, float* y, int threads) {
   const int64_t panels = wide_panels(w.layout, w.rows, w.columns);
   const TableScales scales(w);
-  for_blocks<Triples>(count, panels, threads, [&](int64_t first, int inputs, int64_t begin,
+  for_blocks<Triples>(count, w.columns, panels, threads, [&](int64_t first, int inputs, int64_t begin,
                                                   int64_t end, int64_t id) {
     Block<Triples> block(kernels, w, x + first * w.columns, w.columns, inputs, begin, end, id);
     const double* pos = block.sum(scales.w_pos, scales.w_neg, Scratch::kTotals);
@@ -135,7 +150,7 @@ void sextets_linear(const Kernels& kernels, const Weights& w, const float* x, in
         scales[m] = quantize_row(kernels, x + (m0 + m) * w.columns, w.columns,
                                  integers + m * w.columns);
     });
-    for_blocks<Sextets>(rows, panels, threads, [&](int64_t first, int inputs, int64_t begin,
+    for_blocks<Sextets>(rows, w.columns, panels, threads, [&](int64_t first, int inputs, int64_t begin,
                                                    int64_t end, int64_t id) {
       Block<Sextets> block(kernels, w, integers + first * w.columns, w.columns, inputs, begin, end,
                            id);
@@ -159,27 +174,34 @@ void sextets_linear(const Kernels& kernels, const Weights& w, const float* x, in
 
 }  // namespace
 
-TableScales::TableScales(const Weights& w) {
+// Compilers vectorize these loops, which run for each call.
+TableScales::TableScales(const Weights& w) : folded(true) {
+  uint32_t different = 0;
+  for (int64_t r = 0; r < w.rows; r++)
+    different |= (bits(w.scale_pos[r]) ^ bits(w.scale_pos[0])) |
+                 (bits(w.scale_neg[r]) ^ bits(w.scale_neg[0]));
   int64_t first = 0;
   while (first + 1 < w.rows && w.scale_pos[first] == 0 && w.scale_neg[first] == 0) first++;
   const float pos = w.scale_pos[first], neg = w.scale_neg[first];
-  const bool by_pos = std::fabs(pos) >= std::fabs(neg);
-  const float* const scale = by_pos ? w.scale_pos : w.scale_neg;
-  const float divisor = by_pos ? pos : neg;
-  folded = true;
-  bool same = true;
-  float* found = scratch_array<float>(Scratch::kFactors, w.rows);
-  for (int64_t r = 0; r < w.rows; r++) {
-    const float factor = divisor == 0 ? 0.0f : scale[r] / divisor;
-    found[r] = factor;
-    same = same && factor == 1;
-    folded = folded && std::fabs(factor * pos - w.scale_pos[r]) <= kEqual * std::fabs(w.scale_pos[r]) &&
-             std::fabs(factor * neg - w.scale_neg[r]) <= kEqual * std::fabs(w.scale_neg[r]);
-  }
-  if (!folded) return;
   w_pos = pos;
   w_neg = neg;
-  factors = same ? nullptr : found;
+  if (!different) return;
+  const bool by_pos = std::fabs(pos) >= std::fabs(neg);
+  const float* const scale = by_pos ? w.scale_pos : w.scale_neg;
+  const float inverse = 1.0f / (by_pos ? pos : neg);
+  float* found = scratch_array<float>(Scratch::kFactors, w.rows);
+  different = !std::isfinite(inverse);
+  for (int64_t r = 0; r < w.rows; r++) {
+    const float factor = scale[r] * inverse;
+    found[r] = factor;
+    different |= std::fabs(factor * pos - w.scale_pos[r]) > kEqual * std::fabs(w.scale_pos[r]);
+    different |= std::fabs(factor * neg - w.scale_neg[r]) > kEqual * std::fabs(w.scale_neg[r]);
+  }
+  factors = found;
+  if (!different) return;
+  folded = false;
+  w_pos = 1;
+  w_neg = 0;
 }
 
 void TableScales::apply(const Weights& w, int64_t row, int64_t count, const double* pos,

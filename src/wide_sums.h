@@ -137,7 +137,7 @@ struct TableScales {
 
   bool folded;
   float w_pos = 1, w_neg = 0;
-  const float* factors = nullptr;  // [rows], or null where all are 1; in this thread's scratch
+  const float* factors = nullptr;  // [rows], or null where all are 1; in the thread's scratch
 };
 
 }  // namespace ttq

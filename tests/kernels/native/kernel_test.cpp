@@ -64,9 +64,14 @@ struct Layer {
     packed = packed_as(Layout::kNibbles, codes, rows, columns);
     pos = floats(rows);
     neg = floats(rows);
-    if (pick(0, 1)) {
+    const int64_t kind = pick(0, 2);
+    if (kind == 1) {
       std::fill(pos.begin(), pos.end(), pos[0]);
       std::fill(neg.begin(), neg.end(), neg[0]);
+    } else if (kind == 2) {  // of one ratio, as a folded batch norm leaves them; one row without any
+      for (int64_t r = 0; r < rows; r++) neg[r] = 0.7f * pos[r];
+      const int64_t none = pick(0, rows - 1);
+      pos[none] = neg[none] = 0;
     }
     bias = floats(rows);
     weights = {packed.data(), rows,        columns,      pos.data(),
