@@ -196,9 +196,25 @@ def test_what_was_left_out_is_told(counters):
 def test_messages_that_say_the_same_are_said_once():
     assert said_once(["a: short blocks", "no colon", "b: short blocks", "a: not steady"]) == [
         "no colon",
-        "a; b: short blocks",
+        "a, b: short blocks",
         "a: not steady",
     ]
+
+
+def test_messages_on_many_variants_name_their_network_and_target_once():
+    wide = "layers are wider than eie computes"
+    messages = [f"net {v} on eie: 20 of 20 {wide}" for v in ("ttq", "twn", "bwn")]
+    messages += [f"net int8 on eie: 2 of 20 {wide}", "net, batch size 1: 3 of 9 blocks left out"]
+    messages += ["net, batch size 64: 3 of 9 blocks left out"]
+    assert said_once(messages) == [
+        f"net ttq, twn, bwn on eie (20 of 20); net int8 on eie (2 of 20): {wide}",
+        "net, batch size 1, 64: 3 of 9 blocks left out",
+    ]
+    crossed = [f"n{i} v{k} on t{j}: no" for i in range(3) for k in range(9) for j in range(5)]
+    variants = ", ".join(f"v{k}" for k in range(9))
+    assert said_once(crossed) == [f"n0, n1, n2 {variants} on t0, t1, t2, t3, t4: no"]
+    apart = [f"n{i} of n{i}: no" for i in range(30)]
+    assert said_once(apart)[0].endswith("n7 of n7 and 22 more: no")
 
 
 def test_energies_from_codecarbons_load_are_said_to_follow_the_latency(modelled, counters):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,10 @@ _WRITTEN_BY = {
     "estimate": ("estimates",),
 }
 """What each kind of stage leaves behind."""
+
+MOST_NAMED = 8
+"""Groups of whom a message is of; more are counted."""
+_SHARE = re.compile(r"(\d+ of \d+) ")
 
 _SOURCES = (
     (
@@ -189,13 +194,47 @@ def left_out(run: Run, missing: Sequence[str] = ()) -> Section | None:
 
 
 def said_once(messages: Iterable[str]) -> list[str]:
-    """Messages "who: what" that say the same of several become "who; who; who: what"."""
-    subjects: dict[str, list[str]] = {}
+    """Messages "who: what" that say the same of several become one: "who; who: what".
+
+    Shares that lead a message ("7 of 35 blocks ...") go to those that they are of: "a (7 of 35);
+    b (2 of 35): blocks ...".
+    """
+    subjects: dict[str, dict[str, list[str]]] = {}
     for message in messages:
         who, colon, what = message.partition(": ")
-        subjects.setdefault(what if colon else "", []).append(who)
-    plain = subjects.pop("", [])
-    return plain + [f"{'; '.join(dict.fromkeys(who))}: {what}" for what, who in subjects.items()]
+        share = _SHARE.match(what) if colon else None
+        what = what[share.end() :] if share else what
+        known = subjects.setdefault(what if colon else "", {})
+        known.setdefault(share[1] if share else "", []).append(who)
+    plain = [who for known in (subjects.pop("", {}),) for who in known.get("", [])]
+    return plain + [_said(what, known) for what, known in subjects.items()]
+
+
+def _said(what: str, known: dict[str, list[str]]) -> str:
+    if len(known) == 1:
+        ((share, who),) = known.items()
+        return f"{_several(who)}: {share + ' ' if share else ''}{what}"
+    told = [
+        f"{_several(who)} ({share})" if share else _several(who) for share, who in known.items()
+    ]
+    return f"{'; '.join(told)}: {what}"
+
+
+def _several(names: Iterable[str]) -> str:
+    """Names that differ in one word share the others: "net ttq, twn on eie"."""
+    rows = [tuple((word,) for word in name.split(" ")) for name in dict.fromkeys(names)]
+    for place in range(max(map(len, rows), default=0)):
+        alike: dict[Any, tuple[str, ...]] = {}
+        for row in rows:
+            rest = (row[:place], row[place + 1 :], len(row) > place)
+            alike[rest] = alike.get(rest, ()) + (row[place] if len(row) > place else ())
+        rows = [
+            (*before, words, *after) if there else before
+            for (before, after, there), words in alike.items()
+        ]
+    told = [" ".join(", ".join(words) for words in row) for row in rows]
+    more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+    return "; ".join(told[:MOST_NAMED]) + more
 
 
 def _lost_tables(run: Run) -> list[str]:
