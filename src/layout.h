@@ -63,11 +63,13 @@ struct WindowShape {
   int64_t rows, channels, height, width, nibble_columns;
 };
 
+WindowColumns window_columns(Layout layout, bool shared, const WindowShape& shape);
+
 // The layout of a convolution that takes so many bytes; again no two in use give the same number.
 WindowColumns window_columns_of(int64_t bytes, const WindowShape& shape);
 
 // The layout that these kernels like best: a wide one where its estimated time is clearly below that
-// of dense products and it takes at most 2.08 bits a code.
+// of the kernels of nibbles and it takes at most 2.08 bits a code.
 WindowColumns best_window_columns(const Kernels& kernels, const WindowShape& shape, bool quantized);
 
 int64_t packed_bytes(const WindowColumns& columns, const WindowShape& shape);

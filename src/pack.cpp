@@ -175,16 +175,18 @@ Layout best_layout(const Kernels& kernels, int64_t rows, int64_t columns, bool q
 namespace {
 
 // Estimated cycles of one pixel and one group of columns on Zen 4 (benchmarks/kernel_throughput.py):
-// looking up a panel, building the tables, and dense products for 64 outputs, of which fused
-// multiply-add does 16 and vpdpbusd 32 a cycle.
+// looking up a panel, building the tables, and what the other kernels of convolutions take for 64
+// outputs: fused multiply-adds do 16 codes a cycle, tables of four channels (tile_table_x86.h) 48.
 struct GroupCycles {
-  double lookups, tables, products;
+  double lookups, tables, otherwise;
 };
-constexpr GroupCycles kTripleCycles{26, 24, 72}, kSextetCycles{11, 18, 24};
+constexpr GroupCycles kTripleCycles{26, 24, 72}, kSextetCycles{11, 18, 16};
 constexpr double kClearly = 0.8;
 // Fewer channels come from convolutions in groups, which the packing does not know: there panels
 // would hold several groups' rows, of which one is used.
 constexpr int64_t kLeastWideChannels = 48;
+
+}  // namespace
 
 WindowColumns window_columns(Layout layout, bool shared, const WindowShape& s) {
   const int64_t group = columns_a_group(layout), table = layout == Layout::kTriples ? 3 : 6;
@@ -197,6 +199,8 @@ WindowColumns window_columns(Layout layout, bool shared, const WindowShape& s) {
   c.run_columns = shared ? groups_of(run, group) * group : run;
   return c;
 }
+
+namespace {
 
 template <class Body>
 void for_window_columns(const WindowShape& s, const Body& body) {
@@ -211,9 +215,9 @@ bool pays(const WindowColumns& c, const WindowShape& s) {
   const double panels = static_cast<double>(groups_of(s.rows, kPanelRows));
   const double wide = static_cast<double>(c.columns()) *
                       (panels * cycles.lookups + cycles.tables / windows);
-  const double dense = static_cast<double>(s.channels * s.height * s.width) *
-                       (static_cast<double>(s.rows) / kPanelRows * cycles.products);
-  return wide <= kClearly * dense;
+  const double otherwise = static_cast<double>(s.channels * s.height * s.width) *
+                       (static_cast<double>(s.rows) / kPanelRows * cycles.otherwise);
+  return wide <= kClearly * otherwise;
 }
 
 }  // namespace

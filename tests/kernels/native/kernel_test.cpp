@@ -212,8 +212,6 @@ void test_wide_conv2d(const Kernels& kernels, const Kernels& packer, bool quanti
     const std::vector<int8_t> matrix = ordered(layer.codes, s, window);
     const std::vector<uint8_t> packed = packed_as(
         window.layout, matrix, s.out_channels, static_cast<int64_t>(matrix.size()) / s.out_channels);
-    const WindowColumns known = window_columns_of(static_cast<int64_t>(packed.size()), shape);
-    check(known.layout == window.layout && known.shared == window.shared, with.name, "the length");
     Weights w = layer.weights;
     w.codes = packed.data();
     w.layout = window.layout;
@@ -221,7 +219,13 @@ void test_wide_conv2d(const Kernels& kernels, const Kernels& packer, bool quanti
     const ReadableWeights readable(with, w, s, 1);
     conv2d(with, *readable, s, x.data(), residual.data(), out.data(), threads);
   };
-  run(kernels, best_window_columns(packer, shape, quantized), static_cast<int>(pick(1, 2)), y);
+  WindowColumns window = best_window_columns(packer, shape, quantized);
+  check(window_columns_of(packed_bytes(window, shape), shape).columns() == window.columns(),
+        packer.name, "the length");
+  const Layout layout = quantized ? Layout::kSextets : Layout::kTriples;
+  if ((quantized ? packer.sextet_sums != nullptr : packer.triple_sums != nullptr) && pick(0, 1))
+    window = window_columns(layout, pick(0, 1) == 1, shape);
+  run(kernels, window, static_cast<int>(pick(1, 2)), y);
   run(*portable_kernels(), {}, 1, expected);
   check(quantized ? y == expected : near(y, expected, 1e-6), kernels.name, "conv2d of many outputs");
 }
