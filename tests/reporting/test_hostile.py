@@ -6,12 +6,17 @@ import io
 import json
 import math
 import re
+import shutil
+import subprocess
 
+import pandas as pd
 import pytest
 
 from ttq_energy.errors import InputError
 from ttq_energy.reporting import plots, print_summary, render, summary_table, tables
 from ttq_energy.reporting.build import build_report
+from ttq_energy.reporting.document import Column, TableView
+from ttq_energy.reporting.exporting import latex_table
 from ttq_energy.run import load_run
 
 
@@ -194,10 +199,8 @@ def test_latex_tables_are_balanced_and_escaped(small, tmp_path):
         assert bare.count("{") == bare.count("}")
         assert "%" not in bare
         assert "#" not in bare
-        width = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
-        for line in text.splitlines():
-            if line.endswith(r"\\"):
-                assert re.sub(r"\\&", "", line).count("&") == len(width[1]) - 1
+        rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert len({re.sub(r"\\&", "", line).count("&") for line in rows}) == 1
 
 
 def test_a_full_disk_leaves_the_old_report_whole(small, tmp_path, monkeypatch):
@@ -266,3 +269,38 @@ def test_a_record_of_an_older_version_is_read(small):
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "schema_version": 0}))
     assert build_report(load_run(small.folder)).sections
+
+
+def test_latex_compiles_every_table_within_the_line(counters, small, tmp_path):
+    tool = shutil.which("pdflatex")
+    if tool is None or shutil.which("kpsewhich") is None:
+        pytest.skip("pdflatex is not installed")
+    needed = ["array", "booktabs", "graphicx", "longtable", "textcomp"]
+    found = subprocess.run(
+        ["kpsewhich", *(f"{name}.sty" for name in needed)], capture_output=True, text=True
+    ).stdout.split()
+    if len(found) < len(needed):
+        pytest.skip("pdflatex lacks a package that the tables need")
+    small.update(messages=["50 % & $x_1$ # {"])
+    tables = [
+        file.read_text()
+        for run, name in ((counters, "counters"), (small, "small"))
+        for file in sorted(render(run, "latex", tmp_path / name).iterdir())
+    ]
+    long = TableView("long", "Long.", pd.DataFrame(), (Column("n_1", tuple(map(str, range(90)))),))
+    text = "\n".join([*tables, latex_table(long)])
+    packages = ",".join(needed)
+    (tmp_path / "all.tex").write_text(
+        rf"\documentclass{{article}}\usepackage{{{packages}}}\extrafloats{{100}}"
+        + "\n\\begin{document}\n"
+        + text.replace(r"\end{table}", "\\end{table}\\clearpage")
+        + "\n\\end{document}\n"
+    )
+    done = subprocess.run(
+        [tool, "-halt-on-error", "-interaction=nonstopmode", "all.tex"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "Float too large" not in done.stdout
+    assert (tmp_path / "all.pdf").stat().st_size > 0

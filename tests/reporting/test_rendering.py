@@ -16,7 +16,9 @@ import pytest
 from ttq_energy.errors import InputError
 from ttq_energy.reporting import print_summary, render
 from ttq_energy.reporting.build import build_report
+from ttq_energy.reporting.document import Column, Front, Report, Section, TableView
 from ttq_energy.reporting.exporting import latex_table
+from ttq_energy.reporting.pdf import pdf_bytes
 from ttq_energy.reporting.terminal import summary_table
 
 
@@ -305,3 +307,21 @@ def test_bad_requests_are_refused_in_one_line(counters, tmp_path):
     with pytest.raises(InputError, match="only for the format pdf"):
         render(counters, "html", pdf_a=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [38, 39, 40])
+def test_no_row_of_a_table_is_split_or_left_alone_on_a_page(rows):
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext is not installed")
+    cells = tuple(f"start{i} {'words ' * (30 if i % 3 else 3)} end{i}" for i in range(rows))
+    table = TableView("t", "A table.", pd.DataFrame({"a": cells}), (Column("a", cells, wide=True),))
+    front = Front("Question?", "Answer.", "", "", (), ())
+    report = Report("T", "t", "2020-01-01T00:00:00", front, (Section("s", "S", (table,)),))
+    done = subprocess.run(
+        ["pdftotext", "-layout", "-", "-"], input=pdf_bytes(report), capture_output=True, check=True
+    )
+    pages = [page for page in done.stdout.decode().split("\f") if "start" in page]
+    for page in pages:
+        assert re.findall(r"start(\d+)", page) == re.findall(r"end(\d+)", page)
+        assert len(re.findall(r"start\d+", page)) >= 3
+    assert len(pages) > 1

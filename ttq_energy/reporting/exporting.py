@@ -85,28 +85,75 @@ def _need_pyarrow() -> None:
 
 
 def latex_table(view: TableView) -> str:
-    r"""A table as a LaTeX float; needs ``\usepackage{booktabs,textcomp}``."""
-    kinds = "".join("r" if column.numeric else "l" for column in view.columns)
-    head = " & ".join(_escape(column.header) for column in view.columns)
+    r"""A table in LaTeX, no wider than the line.
+
+    Needs ``\usepackage{array,booktabs,graphicx,longtable,textcomp}``. Up to 40 rows are a float,
+    scaled down where it would be wider than the line; more are a longtable over several pages.
+    """
+    head = " & ".join(_escape(column.header) for column in view.columns) + r" \\"
     body = [" & ".join(_escape(cell) for cell in row) + r" \\" for row in view.rows]
-    caption = "".join(span.text for span in spans(view.caption))
+    caption = _escape("".join(span.text for span in spans(view.caption)))
+    label = rf"\label{{tab:{view.name.replace('_', '-')}}}"
+    kinds = "".join(_column_types(view))
     note = [rf"\par\smallskip\footnotesize {_escape(view.note)}"] if view.note else []
+    if len(body) > _MOST_ROWS_OF_A_FLOAT:
+        lines = [
+            r"\begingroup\scriptsize\setlength{\tabcolsep}{2pt}",
+            rf"\begin{{longtable}}{{{kinds}}}",
+            rf"\caption{{{caption}}}{label}\\",
+            r"\toprule",
+            head,
+            r"\midrule",
+            r"\endfirsthead",
+            r"\toprule",
+            head,
+            r"\midrule",
+            r"\endhead",
+            r"\bottomrule",
+            r"\endlastfoot",
+            *body,
+            r"\end{longtable}",
+            *note,
+            r"\endgroup",
+        ]
+        return "\n".join(lines) + "\n"
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escape(caption)}}}",
-        rf"\label{{tab:{view.name.replace('_', '-')}}}",
+        rf"\caption{{{caption}}}",
+        label,
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
         rf"\begin{{tabular}}{{{kinds}}}",
         r"\toprule",
-        rf"{head} \\",
+        head,
         r"\midrule",
         *body,
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         *note,
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+_MOST_ROWS_OF_A_FLOAT = 40
+_WIDEST_LINE = 40
+"""Characters of a cell that are set on one line; longer ones wrap."""
+
+
+def _column_types(view: TableView) -> list[str]:
+    r"""l and r; sentences share one line's width, each as a ragged paragraph."""
+    widths = [max(map(len, column.cells), default=0) for column in view.columns]
+    wraps = [
+        not column.numeric and width > _WIDEST_LINE
+        for column, width in zip(view.columns, widths, strict=True)
+    ]
+    share = 0.9 / max(1, sum(wraps))
+    paragraph = rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}"
+    return [
+        paragraph if wrap else ("r" if column.numeric else "l")
+        for column, wrap in zip(view.columns, wraps, strict=True)
+    ]
 
 
 def _escape(text: str) -> str:
