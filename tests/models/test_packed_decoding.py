@@ -193,9 +193,52 @@ def patch_a_module(model):
     act_fn.forward = torch.relu
 
 
+def replace_a_norm_by_another_kind(model):
+    model.model.layers[0].input_layernorm = nn.LayerNorm(32)
+
+
+def replace_the_last_norm(model):
+    model.model.norm = nn.Identity()
+
+
+def parametrize_a_norm(model):
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    norm = model.model.layers[0].input_layernorm
+    nn.utils.parametrize.register_parametrization(norm, "weight", Doubled())
+
+
+def replace_the_activation(model):
+    model.model.layers[1].mlp.act_fn = nn.GELU()
+
+
+def replace_the_feed_forward_layer(model):
+    class Without(type(model.model.layers[1].mlp)):
+        def forward(self, x, residual=None):
+            return x if residual is None else residual
+
+    model.model.layers[1].mlp.__class__ = Without
+
+
+def replace_the_rotary_embedding(model):
+    class None_(type(model.model.rotary)):
+        def forward(self, x, start):
+            return x
+
+    model.model.rotary.__class__ = None_
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        replace_a_norm_by_another_kind,
+        replace_the_last_norm,
+        parametrize_a_norm,
+        replace_the_activation,
+        replace_the_feed_forward_layer,
+        replace_the_rotary_embedding,
         replace_a_layer,
         replace_a_decoder_layer,
         load_other_weights,

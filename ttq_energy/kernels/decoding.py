@@ -13,7 +13,7 @@ import functools
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ttq_energy.errors import InputError
@@ -82,6 +82,16 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         torch.get_num_threads(),
     )
     return y
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's, by :func:`rms_norm` where it has weights and an epsilon."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., n) to the same."""
+        if self.eps is None or self.weight is None:
+            return super().forward(x)
+        return rms_norm(x, self.weight, self.eps)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class _Watch:
         norms: Sequence[nn.RMSNorm] = (),
     ) -> None:
         everything = [*modules, *matrices, *norms]
+        self._modules = everything
+        self._kinds = list(map(type, everything))
         self._attributes = [module.__dict__ for module in everything]
         self._hooks: list[Any] = [*_GLOBAL_HOOKS]
         for module in everything:
@@ -67,7 +69,13 @@ class _Watch:
 
     def holds(self) -> bool:
         """No hook or patch, and the same modules, tensors and addresses as when gathered."""
-        if any(map(len, self._hooks)):
+        try:
+            return self._same()
+        except KeyError:  # a parameter or buffer was taken out, as parametrizations do
+            return False
+
+    def _same(self) -> bool:
+        if any(map(len, self._hooks)) or list(map(type, self._modules)) != self._kinds:
             return False
         for attributes in self._attributes:
             if "forward" in attributes:
@@ -111,15 +119,18 @@ class DecoderParts(NamedTuple):
 
     attention: tuple[nn.Module, nn.Module, nn.Module, nn.Module]
     feed_forward: tuple[nn.Module, nn.Module, nn.Module]
-    norms: tuple[nn.RMSNorm, nn.RMSNorm]
+    norms: tuple[nn.Module, nn.Module]
     others: tuple[nn.Module, ...]
 
 
 class StackParts(NamedTuple):
-    """A decoder's layers in order, the norm behind them, and the modules around them."""
+    """A decoder's layers in order, the norm behind them, and the modules around them.
 
-    layers: list[DecoderParts]
-    last: nn.RMSNorm
+    A layer that does not compute what its parts say is None.
+    """
+
+    layers: list[DecoderParts | None]
+    last: nn.Module
     around: tuple[nn.Module, ...]
 
 
@@ -258,7 +269,8 @@ class DecoderStack(_Forgetful):
 
 def _gather_decoder(stack: StackParts, count: int) -> _Decoder | None:
     """The stack of ``count`` layers for the native call; None where it cannot run there."""
-    layers, last, around = stack
+    layers = [layer for layer in stack.layers if layer is not None]
+    last, around = stack.last, stack.around
     if len(layers) != count or not layers:
         return None
     first = layers[0].attention[0]
@@ -289,10 +301,12 @@ def _gather_decoder(stack: StackParts, count: int) -> _Decoder | None:
             assert isinstance(matrix, TernaryLinear)
             matrices.append(matrix)
             numbers += _numbers(matrix)
-        norms += parts.norms
-        others += parts.others
         numbers += (_weight(norm, width) for norm in parts.norms)
         all_numbers.append(tuple(numbers))
+        others += parts.others
+        norms += (norm for norm in parts.norms if isinstance(norm, nn.RMSNorm))
+    if not isinstance(last, nn.RMSNorm) or len(norms) != 2 * count:
+        return None
     norms.append(last)
     if not all(_weight(norm, width) for norm in norms):
         return None
@@ -305,9 +319,11 @@ def _gather_decoder(stack: StackParts, count: int) -> _Decoder | None:
     )
 
 
-def _weight(norm: nn.RMSNorm, width: int) -> int:
+def _weight(norm: nn.Module, width: int) -> int:
     """Address of a norm's weights; 0 where native code cannot take them."""
-    weight = norm._parameters["weight"]
+    if type(norm) not in (nn.RMSNorm, decoding.RMSNorm):
+        return 0
+    weight = norm._parameters.get("weight")
     if weight is None or norm.eps is None or weight.shape != (width,):
         return 0
     fits = weight.dtype == torch.float32 and weight.is_cpu and weight.is_contiguous()

@@ -75,15 +75,6 @@ class Rotary(nn.Module):
         return x * cos + turned * sin
 
 
-class RMSNorm(nn.RMSNorm):
-    """torch's, with a native kernel where that is faster."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., n) to the same."""
-        assert self.eps is not None
-        return decoding.rms_norm(x, self.weight, self.eps)
-
-
 class Attention(nn.Module):
     """Causal self-attention; fewer heads of keys and values than of queries where so asked."""
 
@@ -107,7 +98,7 @@ class Attention(nn.Module):
         """(N, T, d_model) to the same, to which ``residual`` is added."""
         query, key, value = siblings.run((self.q_proj, self.k_proj, self.v_proj), x)
         out = None
-        if cache is not None and x.shape[1] == 1:
+        if cache is not None and x.shape[1] == 1 and type(rotary) is Rotary:
             keys, values = cache.keys[layer], cache.values[layer]
             tables = rotary.cos, rotary.sin
             out = decoding.attend(query, key, value, *tables, keys, values, cache.length)
@@ -168,7 +159,8 @@ class FeedForward(nn.Module):
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """(N, T, d_model) to the same, to which ``residual`` is added."""
         gate, up = siblings.run((self.gate_proj, self.up_proj), x)
-        if decoding.applies(gate, up) and siblings.unobserved(self.act_fn):
+        plain = type(self.act_fn) is nn.SiLU and siblings.unobserved(self.act_fn)
+        if plain and decoding.applies(gate, up):
             hidden = decoding.swiglu(gate, up)
         else:
             hidden = self.act_fn(gate) * up
@@ -188,9 +180,9 @@ class DecoderLayer(nn.Module):
         epsilon: float,
     ) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(d_model, eps=epsilon)
+        self.input_layernorm = decoding.RMSNorm(d_model, eps=epsilon)
         self.self_attn = Attention(d_model, n_heads, n_kv_heads)
-        self.post_attention_layernorm = RMSNorm(d_model, eps=epsilon)
+        self.post_attention_layernorm = decoding.RMSNorm(d_model, eps=epsilon)
         self.mlp = FeedForward(d_model, d_ff)
         self.dropout = nn.Dropout(dropout)
 
@@ -206,9 +198,14 @@ class DecoderLayer(nn.Module):
         out = self.mlp(self.post_attention_layernorm(x), x)
         return out
 
-    def parts(self) -> stacks.DecoderParts:
-        """The layer's modules, for a step in one native call."""
+    def parts(self) -> stacks.DecoderParts | None:
+        """The layer's modules, for a step in one native call; None where one is of another kind."""
         attention, feed_forward = self.self_attn, self.mlp
+        kinds = type(self), type(attention), type(feed_forward)
+        if kinds != (DecoderLayer, Attention, FeedForward):
+            return None
+        if type(feed_forward.act_fn) is not nn.SiLU:
+            return None
         return stacks.DecoderParts(
             (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
             (feed_forward.gate_proj, feed_forward.up_proj, feed_forward.down_proj),
@@ -239,7 +236,7 @@ class Decoder(nn.Module):
             DecoderLayer(d_model, n_heads, n_kv_heads, d_ff, dropout, epsilon)
             for _ in range(n_layers)
         )
-        self.norm = RMSNorm(d_model, eps=epsilon)
+        self.norm = decoding.RMSNorm(d_model, eps=epsilon)
         self.rotary = Rotary(d_model // n_heads, context, rope_base)
         self._stack = stacks.DecoderStack()
 
@@ -260,6 +257,8 @@ class Decoder(nn.Module):
         if cache is None or x.shape[1] != 1 or self.training:
             return None
         rotary = self.rotary
+        if type(rotary) is not Rotary:
+            return None
         return self._stack.step(
             self._parts, x, rotary.cos, rotary.sin, cache.keys, cache.values, cache.length
         )
