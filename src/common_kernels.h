@@ -283,12 +283,12 @@ static void dense_rows(const float* x, const float* weights, int64_t rows, int64
 
 // A set's table with the kernels of this file; its panel kernels are still to be filled in.
 // Constant, so that nothing compiled for this set runs when the library is loaded elsewhere.
-static constexpr Kernels common_kernels(const char* name, int64_t float_lanes_from,
+static constexpr Kernels common_kernels(const char* name, int64_t tiles_from,
                                         int64_t short_lanes_from) {
   Kernels kernels{};
   kernels.name = name;
   kernels.vector_bytes = VECTOR_BYTES;
-  kernels.float_lanes_from = float_lanes_from;
+  kernels.tiles_from = tiles_from;
   kernels.short_lanes_from = short_lanes_from;
   kernels.largest = largest;
   kernels.quantize = quantize;

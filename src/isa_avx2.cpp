@@ -17,7 +17,7 @@ namespace ttq::avx2 {
 #include "tile_table_x86.h"
 
 static constexpr Kernels make_kernels() {
-  Kernels kernels = common_kernels("avx2", 48, kNever);
+  Kernels kernels = common_kernels("avx2", 5, kNever);
   kernels.panel_tables_float = panel_tables_float;
   kernels.short_table_bytes = kShuffledTableBytes;
   kernels.panel_tables_short = panel_tables_short;

@@ -21,7 +21,7 @@ namespace ttq::avx_vnni {
 #include "tile_byte.h"
 
 static constexpr Kernels make_kernels() {
-  Kernels kernels = common_kernels("avx-vnni", 48, kNever);
+  Kernels kernels = common_kernels("avx-vnni", 5, kNever);
   set_fixed(kernels);
   kernels.panel_tables_float = panel_tables_float;
   kernels.panel_tables_short = panel_tables_vnni;

@@ -220,14 +220,16 @@ struct Kernels {
   const char* name;
   int vector_bytes;
   // Linear layers of nibbles with fewer input rows than these go through the panel kernels, whose
-  // cost grows with each row, those with more through the lanes kernels, whose cost grows with each
-  // vector of rows. Measured on Zen 3 for AVX2. AVX-512 (which packs most layers in a wide layout
-  // instead) has them by counting: one load and addition a cycle make the lanes kernels do 2 codes
-  // for each lane in use, float or 16 bits, and the panel kernels 17 codes in float, 39 in int8.
-  int64_t float_lanes_from, short_lanes_from;
-  // Fixed-point panels serve any number of input rows where weight rows are so many, against whose
-  // lookups the tables count little.
-  int64_t fixed_rows_from = kNever;
+  // cost grows with each row, those with more through float tiles, whose cost is first that of
+  // decoding weights, or the lanes kernels, whose cost grows with each vector of rows. Measured on
+  // Zen 3 for AVX2. AVX-512 (which packs most layers in a wide layout instead) has them by counting:
+  // one load and addition a cycle make the lanes kernels do 2 codes for each lane in use, and the
+  // panel kernels 17 codes in float, 39 in int8.
+  int64_t tiles_from, short_lanes_from;
+  // Fixed-point panels build tables for each input row, which count little where weight rows are
+  // many. They serve any number of input rows from so many weight rows on, and where there are so
+  // many for each input row.
+  int64_t fixed_rows_from = kNever, fixed_rows_each = kNever;
 
   float (*largest)(const float* x, int64_t count);  // max |x|, NaN or infinity if any is
   // x * multiplier rounded to nearest even, as int16.

@@ -7,6 +7,7 @@
 #include "layout.h"
 #include "linear_panel.h"
 #include "linear_rows.h"
+#include "linear_tiles.h"
 #include "linear_wide.h"
 #include "operators.h"
 #include "parallel.h"
@@ -33,8 +34,8 @@ void quantize_rows(const Kernels& kernels, const float* x, int64_t count, int64_
   }
 }
 
-template <class T>
-void transpose(const T* rows, int64_t count, int64_t columns, int64_t row_stride, T* lanes) {
+void transpose(const int16_t* rows, int64_t count, int64_t columns, int64_t row_stride,
+               int16_t* lanes) {
   constexpr int64_t kTile = 32;
   for (int64_t k = 0; k < columns; k += kTile) {
     const int64_t end = std::min(k + kTile, columns);
@@ -42,36 +43,30 @@ void transpose(const T* rows, int64_t count, int64_t columns, int64_t row_stride
       for (int64_t j = k; j < end; j++) lanes[j * kLanes + m] = rows[m * row_stride + j];
   }
   for (int64_t j = 0; j < columns; j++)
-    std::fill(lanes + j * kLanes + count, lanes + (j + 1) * kLanes, T{0});
+    std::fill(lanes + j * kLanes + count, lanes + (j + 1) * kLanes, int16_t{0});
 }
 
 // Input rows `count` (at most kLanes) as lanes: [columns][kLanes], with the rows' scales.
-template <class T>
-void fill_block(const Kernels& kernels, const Weights& w, const float* x, int64_t count, T* lanes,
-                float* scales) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    transpose(x, count, w.columns, w.columns, lanes);
-  } else {
-    const int64_t width = padded(w.columns);
-    int16_t* integers = scratch_array<int16_t>(Scratch::kQuantized, count * width);
-    quantize_rows(kernels, x, count, w.columns, integers, scales);
-    transpose(integers, count, w.columns, width, lanes);
-  }
+void fill_block(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
+                int16_t* lanes, float* scales) {
+  const int64_t width = padded(w.columns);
+  int16_t* integers = scratch_array<int16_t>(Scratch::kQuantized, count * width);
+  quantize_rows(kernels, x, count, w.columns, integers, scales);
+  transpose(integers, count, w.columns, width, lanes);
 }
 
-template <class T>
 void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
                   const float* residual, float* y, int64_t stride, int threads) {
   const int64_t blocks = (count + kLanes - 1) / kLanes;
   const int64_t at_once = std::min<int64_t>(blocks, threads);
   const int64_t block_size = w.columns * kLanes;
-  T* source = scratch_array<T>(Scratch::kSource, at_once * block_size + kLanes);
+  int16_t* source = scratch_array<int16_t>(Scratch::kSource, at_once * block_size + kLanes);
   float scales[kLanes * 64];
   const int64_t row_tasks = std::max<int64_t>(
       (w.rows + kTaskRows - 1) / kTaskRows, std::min<int64_t>(threads, (w.rows + 15) / 16));
   std::vector<int64_t> offsets(padded(w.columns), -1);
   for (int64_t k = 0; k < w.columns; k++) offsets[k] = k * kLanes;
-  const int64_t multiple = kernels.vector_bytes / static_cast<int64_t>(sizeof(T));
+  const int64_t multiple = kernels.vector_bytes / static_cast<int64_t>(sizeof(int16_t));
   const LanePlan full({0}, std::min<int64_t>(count, kLanes), multiple);
   const LanePlan last({0}, count - (blocks - 1) * kLanes, multiple);
   const int64_t step = std::min<int64_t>(at_once, 64);
@@ -99,7 +94,7 @@ void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int6
           const int64_t place = (b * kLanes + m) * stride + row;
           float values[kTileRows];
           for (int64_t r = 0; r < rows; r++)
-            values[r] = w.quantized ? scales[i * kLanes + m] * tile[r][m] : tile[r][m];
+            values[r] = scales[i * kLanes + m] * tile[r][m];
           finish_rows(values, w, row, rows, residual ? residual + place : nullptr, y + place);
         }
       }
@@ -122,7 +117,8 @@ Weights rows_from(const Weights& weights, int64_t done) {
 
 bool runs_as_panels(const Kernels& kernels, const Weights& weights, int64_t count) {
   if (weights.quantized) return count < kernels.short_lanes_from;
-  return count < kernels.float_lanes_from || weights.rows >= kernels.fixed_rows_from;
+  return count < kernels.tiles_from || weights.rows >= kernels.fixed_rows_from ||
+         weights.rows >= kernels.fixed_rows_each * count;
 }
 
 // Whether sums of these activations are those of dense arithmetic: quantized ones always are.
@@ -168,9 +164,9 @@ bool linear(const Kernels& kernels, const Weights& weights, const float* x, int6
   if (runs_as_panels(kernels, nibbles, count))
     panel_linear(kernels, &nibbles, &output, 1, x, count, threads);
   else if (weights.quantized)
-    lanes_linear<int16_t>(kernels, nibbles, x, count, residual, y, stride, threads);
+    lanes_linear(kernels, nibbles, x, count, residual, y, stride, threads);
   else
-    lanes_linear<float>(kernels, nibbles, x, count, residual, y, stride, threads);
+    tiles_linear(kernels, nibbles, x, count, residual, y, stride, threads);
   return true;
 }
 

@@ -262,7 +262,8 @@ static FixedSquares fixed_values(const double* pos, const double* neg, const flo
 }
 
 static constexpr void set_fixed(Kernels& kernels) {
-  kernels.fixed_rows_from = 512;
+  kernels.fixed_rows_from = 768;
+  kernels.fixed_rows_each = 12;
   kernels.fixed_tables = fixed_tables;
   kernels.panel_fixed = panel_fixed;
   kernels.fixed_values = fixed_values;

@@ -23,6 +23,7 @@ SOURCES = [
     for name in (
         "linear",
         "linear_panel",
+        "linear_tiles",
         "linear_wide",
         "conv2d",
         "conv2d_wide",
