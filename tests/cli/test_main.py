@@ -1,9 +1,12 @@
 """The command line answers wrong input in one line with the right exit code, and writes nothing."""
 
 import os
+import signal
+import time
 
 import pytest
 
+from ttq_energy import cli
 from ttq_energy.cli import COMMANDS, main
 
 STUDY = """\
@@ -142,3 +145,45 @@ def test_interrupt_gives_130(monkeypatch, capsys):
 
     monkeypatch.setattr("ttq_energy.cli.models.run", interrupted)
     assert told(capsys, "models") == (130, "ttq-energy: interrupted\n")
+
+
+class Command:
+    """Stands for a command module."""
+
+    def __init__(self, run):
+        self.run = run
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_a_signal_ends_a_command_as_ctrl_c_does(number, code, monkeypatch, capsys):
+    def run(options):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    parser = cli.build_parser()
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    monkeypatch.setattr(cli, "_load", lambda command: Command(run))
+    before = signal.getsignal(number)
+    assert told(capsys, "profile", "x")[0] == code
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "writing the output: No space left on device"),
+        (OSError(28, "No space left on device", "a/b"), "a/b: No space left on device"),
+        (MemoryError(), "out of memory in 'profile'"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory in 'profile'"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, message, monkeypatch, capsys):
+    def run(options):
+        raise error
+
+    parser = cli.build_parser()
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    monkeypatch.setattr(cli, "_load", lambda command: Command(run))
+    assert told(capsys, "profile", "x") == (2, f"ttq-energy: {message}\n")

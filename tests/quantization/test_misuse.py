@@ -123,3 +123,44 @@ def test_a_network_of_another_precision_keeps_it(dtype):
         packed = te.convert(model)(x)
         assert packed.dtype is dtype
         torch.testing.assert_close(packed, model(x), rtol=0.02, atol=0.02)
+
+
+def convolutions() -> nn.Sequential:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()]
+    for _ in range(3):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 36, 10))
+
+
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (three, (2, 4)),
+        (convolutions, (2, 3, 6, 6)),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4)), (5, 2, 4)),
+    ],
+)
+def test_results_follow_the_model_and_not_torchs_defaults(make, shape, activations):
+    torch.manual_seed(0)
+    model = te.prepare_(make(), te.TTQ(), skip=()).eval()
+    x = torch.randn(shape)
+
+    def run(packed):
+        y = packed(x)
+        return y[0] if isinstance(y, tuple) else y
+
+    packed = te.convert(model, activations, example_input=x)
+    with torch.no_grad():
+        wanted, counted = run(packed), te.count(model, x)
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.device("meta"):
+                again = run(te.convert(model, activations, example_input=x))
+                same = run(packed)
+                counted_again = te.count(model, x)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(same, wanted)
+    assert torch.equal(again, wanted)
+    assert counted_again.equals(counted)

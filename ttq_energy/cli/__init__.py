@@ -91,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.strerror is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _failed(f"{where}{error.strerror}", InputError.exit_code)
+        where = error.filename or "writing the output"
+        return _failed(f"{where}: {error.strerror}", InputError.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
             raise

@@ -73,9 +73,14 @@ class Chain(nn.Module):
         channels_last = any(ops.is_channels_last(x) for x in inputs if x.dim() == 4)
         images = inputs[0].shape[0]
         outputs = [
-            torch.empty((images, *shape), memory_format=torch.channels_last)
+            torch.empty(
+                (images, *shape),
+                dtype=torch.float32,
+                device="cpu",
+                memory_format=torch.channels_last,
+            )
             if channels_last and len(shape) == 3
-            else torch.empty((images, *shape))
+            else torch.empty((images, *shape), dtype=torch.float32, device="cpu")
             for shape in shapes
         ]
         good = self._native.run(

@@ -139,7 +139,7 @@ def _empty(size: int) -> Tensor:
     import torch
 
     mapped = zeros_on_huge_pages(size)
-    return torch.empty(size, dtype=torch.uint8) if mapped is None else mapped
+    return torch.empty(size, dtype=torch.uint8, device="cpu") if mapped is None else mapped
 
 
 def zeros_on_huge_pages(size: int) -> Tensor | None:
@@ -168,7 +168,7 @@ def unpack(packed: Tensor, rows: int, columns: int) -> Tensor:
     import torch
 
     packed = packed.cpu().contiguous()
-    codes = torch.empty((rows, columns), dtype=torch.int8)
+    codes = torch.empty((rows, columns), dtype=torch.int8, device="cpu")
     threads = torch.get_num_threads()
     native().unpack(packed.data_ptr(), packed.numel(), rows, columns, codes.data_ptr(), threads)
     return codes

@@ -152,7 +152,7 @@ def _native_linear(
             x, packed, scale_pos, scale_neg, bias, residual, out_features, int8, relu
         )
     columns = x.shape[-1]
-    y = torch.empty((*x.shape[:-1], out_features), dtype=torch.float32)
+    y = torch.empty((*x.shape[:-1], out_features), dtype=torch.float32, device="cpu")
     if y.numel() == 0:
         return y
     source, bias_, residual_ = x.contiguous(), _contiguous(bias), _contiguous(residual)
@@ -250,6 +250,7 @@ def _native_conv2d(
     y = torch.empty(
         geometry.output,
         dtype=x.dtype,
+        device="cpu",
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
     if geometry.empty:
@@ -384,7 +385,7 @@ def linear_many(x: Tensor, matrices: Sequence[Matrix], int8: bool) -> list[Tenso
     source = x.contiguous()
     biases = [_contiguous(m.bias) for m in matrices]
     size = x.shape[:-1]
-    ys = [torch.empty((*size, m.out_features), dtype=torch.float32) for m in matrices]
+    ys = [torch.empty((*size, m.out_features), dtype=torch.float32, device="cpu") for m in matrices]
     numbers: list[int] = []
     for m, bias, y in zip(matrices, biases, ys, strict=True):
         numbers += (
@@ -482,7 +483,7 @@ def recurrent(
     inputs, h = inputs.contiguous(), states[0].contiguous()
     hidden = h.shape[-1]
     c = states[1].clone(memory_format=torch.contiguous_format) if len(states) > 1 else None
-    outputs = torch.empty((steps, batch, hidden), dtype=torch.float32)
+    outputs = torch.empty((steps, batch, hidden), dtype=torch.float32, device="cpu")
     finite = isa.native().recurrent(
         packed.data_ptr(),
         packed.numel(),

@@ -74,8 +74,16 @@ def _train_one(
         training.save_weights(checkpoint, model)
         return
 
+    where: dict[str, str | int] = {
+        "model": subject.title,
+        "variant": variant.name,
+        "seed": seed,
+    }
+
     def keep(record: Any) -> None:
-        run.append("training", [_row(record, subject, variant, seed)])
+        # An epoch that a killed process had recorded, but not its state, is trained again.
+        row = _row(record, subject, variant, seed)
+        run.put("training", [row], **where, epoch=record.epoch)
 
     result = training.train(
         model,
@@ -94,7 +102,7 @@ def _train_one(
         {**_row(r, subject, variant, seed), "selected": r.epoch == result.selected_epoch}
         for r in result.records
     ]
-    run.put("training", rows, model=subject.title, variant=variant.name, seed=seed)
+    run.put("training", rows, **where)
 
 
 def _row(record: Any, subject: Subject, variant: Variant, seed: int) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def zeros_by_row(config: Config, w: Tensor, rows: int) -> Tensor:
     """
     blocks = w.shape[0]
     by_row = w.reshape(rows, -1)
-    zeros = torch.zeros(rows, dtype=torch.int64)
+    zeros = torch.zeros(rows, dtype=torch.int64, device="cpu")
     if not isinstance(config, TTQ | TWN | AbsMean) or w.is_meta or not w.numel():
         return zeros
     bound = _zero_bound(config, w).repeat_interleave(rows // blocks, 0)
