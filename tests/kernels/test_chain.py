@@ -365,6 +365,25 @@ def test_chains_end_where_an_operator_is_unknown():
         network(x, y[:1, :, :3])
 
 
+def test_arguments_may_be_named_or_left_to_their_defaults():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = packed_conv(4, 4, "int8", padding=1)
+
+        def forward(self, x, factor=2.0):
+            return self.a(self.a(x)) * factor
+
+    torch.manual_seed(6)
+    x = torch.randn(2, 4, 8, 8)
+    network = fused(Scaled(), x)
+    assert torch.equal(in_chains(network, x), layer_by_layer(network, x))
+    assert torch.equal(in_chains(network, x, 3.0) * 2, in_chains(network, x) * 3)
+    network, x = classifier()
+    with torch.inference_mode():
+        assert torch.equal(network(x=x), network(x))
+
+
 def test_what_runs_is_named():
     network, _ = classifier()
     name = describe(network)

@@ -9,6 +9,7 @@ serves compilers, tracers, other devices and types, gradients, and hooks on any 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -56,10 +57,17 @@ def _restore(function: Callable[..., fx.GraphModule], arguments: tuple[Any, ...]
 
 
 def _chained(layered: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(layered)
+
     @functools.wraps(layered)
     def forward(self: FusedNetwork, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or kwargs:
+        if torch.compiler.is_compiling():
             return layered(self, *args, **kwargs)
+        if kwargs:
+            bound = signature.bind(self, *args, **kwargs)
+            args, kwargs = bound.args[1:], bound.kwargs
+            if kwargs:
+                return layered(self, *args, **kwargs)
         run = self.__dict__["_program"].ready(self, args)
         return layered(self, *args) if run is None else run(*args)
 
@@ -90,7 +98,7 @@ class _Program:
         if torch.is_autocast_enabled("cpu"):
             return None
         made = self._current(network)
-        return None if made.is_watched() else made.run
+        return None if len(args) != made.inputs or made.is_watched() else made.run
 
     def _current(self, network: fx.GraphModule) -> _Made:
         made = self._made
@@ -104,6 +112,7 @@ class _Made:
 
     def __init__(self, network: fx.GraphModule) -> None:
         root, self.chains, modules = chained_form(network)
+        self.inputs = sum(node.op == "placeholder" for node in network.graph.nodes)
         self.run: Callable[..., Any] | None = root
         if root is not None and len(self.chains) == 1 and _is_one_call(root):
             self.run = self.chains[0].forward
