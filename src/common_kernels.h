@@ -276,6 +276,7 @@ static void dense_rows(const float* x, const float* weights, int64_t rows, int64
 
 #include "transpose.h"
 #include "tile_float.h"
+#include "tile_depthwise.h"
 #include "tile_fill.h"
 #include "tile_finish.h"
 
@@ -311,5 +312,10 @@ static constexpr Kernels common_kernels(const char* name, int64_t tiles_from,
   kernels.fill_byte = fill_byte;
   kernels.decode_float = decode_float;
   kernels.finish_tile_float = finish_tile_float;
+  kernels.finish_sixteen = finish_tile_byte<kTileWidth>;
+  kernels.depthwise_pixels = kDepthwisePixels;
+  kernels.depthwise_float = depthwise_float;
+  kernels.depthwise_byte = depthwise_byte;
+  kernels.decode_masks = decode_masks;
   return kernels;
 }

@@ -35,6 +35,12 @@ int64_t most_quads(const Kernels& kernels, bool quantized) {
   return kPanelBytes / quad;
 }
 
+// One output for each input channel, in few enough taps.
+bool is_depthwise(const Conv2dShape& s) {
+  return s.groups == s.channels && s.out_channels == s.channels && s.groups > 1 &&
+         s.kernel_height * s.kernel_width <= kMostDepthwiseTaps;
+}
+
 int64_t window(int64_t outputs, int64_t stride, int64_t kernel, int64_t dilation) {
   return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
 }
@@ -46,6 +52,7 @@ Convolution::Convolution(const Kernels& kernels, const Conv2dShape& s, bool quan
     : kernels_(kernels),
       shape_(s),
       quantized_(quantized),
+      depthwise_(is_depthwise(s)),
       width_(quantized ? kernels.tile_width_byte : kTileWidth),
       group_channels_(s.channels / s.groups),
       group_rows_(s.out_channels / s.groups),
@@ -54,12 +61,17 @@ Convolution::Convolution(const Kernels& kernels, const Conv2dShape& s, bool quan
       source_columns_(window(s.out_width, s.stride_width, s.kernel_width, s.dilation_width)),
       strides_(in_place ? SourceStrides{s.row_stride, s.column_stride}
                         : SourceStrides{source_columns_ * s.channels, s.channels}),
-      windows_(s, strides_, quantized, most_quads(kernels, quantized)),
+      windows_(s, strides_, quantized && !depthwise_,
+               depthwise_ ? kMostDepthwiseTaps : most_quads(kernels, quantized)),
       lookup_(kernels, s, strides_, source_rows_) {
   looks_up_ = quantized && lookup_.worthwhile();
   if (looks_up_) {
     width_ = kTableOutputs;
     panels_of_group_ = divide_up(group_rows_, width_);
+  }
+  if (depthwise_) {
+    width_ = kTileWidth;
+    panels_of_group_ = divide_up(s.channels, width_);
   }
 }
 
@@ -93,7 +105,9 @@ void Convolution::fill(const float* image, float multiplier, int64_t row_begin, 
 
 Convolution::Panel Convolution::panel(int64_t number) const {
   const int64_t group = number / panels_of_group_, within = number % panels_of_group_ * width_;
-  return {group, group * group_rows_ + within,
+  if (depthwise_)
+    return {within, within, static_cast<int>(std::min<int64_t>(width_, shape_.channels - within))};
+  return {group * group_channels_, group * group_rows_ + within,
           static_cast<int>(std::min<int64_t>(width_, group_rows_ - within))};
 }
 
@@ -224,7 +238,7 @@ void Convolution::range_outputs(const Weights& weights, const ConvolutionJob& jo
 }
 
 void Convolution::decode(const Weights& w, const Panel& panel, const WindowChunk& chunk) const {
-  void* decoded = scratch(Scratch::kPanel, chunk.quads * (quantized_ ? 8 : 16) * width_);
+  void* decoded = scratch(Scratch::kPanel, chunk.quads * (quantized_ && !depthwise_ ? 8 : 16) * width_);
   if (w.dense) return decode_dense(w, panel, chunk, static_cast<float*>(decoded));
   TileDecode d{};
   d.quads = chunk.quads;
@@ -240,7 +254,9 @@ void Convolution::decode(const Weights& w, const Panel& panel, const WindowChunk
   } else {
     reorder(w, panel, chunk, d);
   }
-  if (quantized_)
+  if (quantized_ && depthwise_)
+    kernels_.decode_masks(d);
+  else if (quantized_)
     kernels_.decode_byte(d);
   else
     kernels_.decode_float(d);
@@ -314,7 +330,7 @@ void Convolution::tiles(const ConvolutionJob& job, const Panel& panel, const Win
   for (int64_t left = pixel_end - pixel_begin; left > 0;) {
     const int64_t now = std::min(left, shape_.out_width - x);
     const char* place = static_cast<const char*>(job.source) +
-                        (image * job.source_stride + panel.group * group_channels_) * element +
+                        (image * job.source_stride + panel.channel) * element +
                         y * row_step + x * step;
     const float* output = job.y + image * to.image + y * to.row + panel.row * to.channel;
     for (int64_t i = 0; i < now; i++) {
@@ -337,12 +353,16 @@ void Convolution::tiles(const ConvolutionJob& job, const Panel& panel, const Win
   tile.run_count = chunk.runs;
   tile.weights = scratch(Scratch::kPanel, 0);
   tile.first = first;
-  const int most = quantized_ ? kernels_.tile_pixels_byte : kernels_.tile_pixels_float;
-  const auto run = quantized_ ? kernels_.tile_byte : kernels_.tile_float;
+  int most = quantized_ ? kernels_.tile_pixels_byte : kernels_.tile_pixels_float;
+  auto run = quantized_ ? kernels_.tile_byte : kernels_.tile_float;
+  if (depthwise_) {
+    most = kernels_.depthwise_pixels;
+    run = quantized_ ? kernels_.depthwise_byte : kernels_.depthwise_float;
+  }
   // Tiles of about equal size: those of a few pixels wait for their sums.
   for (int p = 0, left = (count + most - 1) / most; left > 0; p += tile.count, left--) {
     tile.pixels = pixels + p;
-    tile.count = (count - p) / left;
+    tile.count = depthwise_ ? std::min(most, count - p) : (count - p) / left;
     tile.sums = sums + p * sum_bytes();
     for (int64_t b = p * ahead_pixel; b < (p + tile.count) * ahead_pixel; b += kLineBytes)
       __builtin_prefetch(ahead + b);
@@ -381,8 +401,8 @@ void Convolution::finish(const Weights& w, const ConvolutionJob& job, const Pane
     f.scale = quantized_ ? job.scales[image] : 1.0f;
     f.residual = job.residual ? job.residual + place(job.residual_strides, image, pixel) : nullptr;
     f.y = job.y + place(job.y_strides, image, pixel);
-    if (looks_up_)
-      kernels_.finish_table(f);
+    if (quantized_ && (looks_up_ || depthwise_))
+      kernels_.finish_sixteen(f);
     else if (quantized_)
       kernels_.finish_tile_byte(f);
     else
@@ -415,6 +435,8 @@ float image_largest(const Kernels& kernels, const Conv2dShape& s, const float* i
 
 // Channels-last floats without padding are read where they are.
 bool runs_in_place(const Conv2dShape& s, bool quantized) {
+  // Whole vectors of channels are read, past the last pixel where they do not come out even.
+  if (is_depthwise(s) && s.channels % kTileWidth) return false;
   return !quantized && s.padding_height == 0 && s.padding_width == 0 &&
          (s.channel_stride == 1 || s.channels == 1);
 }

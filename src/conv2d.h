@@ -43,7 +43,8 @@ class Convolution {
 
   const Conv2dShape& shape() const { return shape_; }
   bool usable() const { return windows_.usable(); }
-  // Bytes of one image's source, a multiple of 64; the last one's is followed by kTileSlack more.
+  // Bytes of one image's source, a multiple of 64; the last one's is followed by kTileSlack
+  // elements more.
   int64_t source_bytes() const;
   int64_t source_elements() const { return source_bytes() / element_bytes(); }
   int64_t source_rows() const { return source_rows_; }
@@ -56,7 +57,7 @@ class Convolution {
 
  private:
   struct Panel {
-    int64_t group, row;  // first output
+    int64_t channel, row;  // first input and output channel
     int rows;
   };
 
@@ -65,7 +66,7 @@ class Convolution {
   void run_lookups(const Weights& weights, const ConvolutionJob& job, int threads) const;
   void band_outputs(const Weights& weights, const ConvolutionJob& job, const uint8_t* codes,
                     int64_t image, int64_t row_begin, int64_t row_end) const;
-  int64_t panels() const { return shape_.groups * panels_of_group_; }
+  int64_t panels() const { return depthwise_ ? panels_of_group_ : shape_.groups * panels_of_group_; }
   Panel panel(int64_t number) const;
   void decode(const Weights& weights, const Panel& panel, const WindowChunk& chunk) const;
   void decode_dense(const Weights& weights, const Panel& panel, const WindowChunk& chunk,
@@ -85,7 +86,7 @@ class Convolution {
 
   const Kernels& kernels_;
   Conv2dShape shape_;
-  bool quantized_;
+  bool quantized_, depthwise_;
   int width_;  // outputs of a panel
   int64_t group_channels_, group_rows_, panels_of_group_;
   int64_t source_rows_, source_columns_;

@@ -106,6 +106,7 @@ struct WidePanel {
 constexpr int kTileWidth = 16;      // outputs of a float tile
 constexpr int kMostTileWidth = 16;  // of a byte tile: each set has its own, at most this
 constexpr int kMostTilePixels = 32;
+constexpr int64_t kMostDepthwiseTaps = 256;  // 16-bit sums
 // Elements after the last one of a run that a byte tile may read.
 constexpr int kTileSlack = 64;
 
@@ -289,6 +290,17 @@ struct Kernels {
                  float* y);
   void (*attend)(const AttendedHead& head);
 
+  // As finish_tile_byte, of kTableOutputs or kTileWidth outputs, which are as many.
+  void (*finish_sixteen)(const TileFinish&);
+
+  // Depthwise tiles: `pixels` point at the first of kTileWidth channels, `runs` hold each tap's
+  // offset, weights are float [taps][W] or 16-bit masks [taps][2][W]. All taps, at most
+  // kMostDepthwiseTaps, are one call's; sums are always set.
+  int depthwise_pixels;
+  void (*depthwise_float)(const Tile&);
+  void (*depthwise_byte)(const Tile&);
+  void (*decode_masks)(const TileDecode&);
+
   // Tiles by lookup, null in sets without them. make_tables takes pixels `stride` bytes apart.
   int table_pixels = 0, table_lanes = 1;  // most pixels, pixels of a vector
   // Speed of looking up over that of the set's byte tile.
@@ -296,7 +308,6 @@ struct Kernels {
   void (*tile_table)(const TableTile&) = nullptr;
   void (*make_tables)(const int8_t* x, int64_t count, int64_t stride, uint8_t* low,
                       uint8_t* high) = nullptr;
-  void (*finish_table)(const TileFinish&) = nullptr;
 
   // Kernels of the wide layouts, null in sets without them. Tables hold w_pos for code +1 and
   // -w_neg for -1 (triples), or exact integers (sextets). Sums are added to what is there: float

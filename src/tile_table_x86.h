@@ -151,7 +151,6 @@ static constexpr void set_tile_table(Kernels& kernels, float lookup_speed) {
   kernels.table_lanes = kTableLanes;
   kernels.tile_table = tile_table;
   kernels.make_tables = make_tables;
-  kernels.finish_table = finish_tile_byte<kTableOutputs>;
 }
 
 #undef WIDE
