@@ -6,16 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttq_energy.errors import InputError
-from ttq_energy.kernels import isa, pack_conv2d, reference, ternary_conv2d
+from ttq_energy.kernels import isa, ops, pack_conv2d, reference, ternary_conv2d
 
 
 @st.composite
 def convolutions(draw):
     """A geometry, an input in some memory format, and codes, at random."""
     torch.manual_seed(draw(st.integers(0, 99)))
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    channels = draw(st.sampled_from([1, 2, 3, 4, 7, 8, 12])) * groups
-    out = draw(st.sampled_from([1, 2, 5, 16, 33, 65])) * groups
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 19]))
+    channels = draw(st.sampled_from([1, 1, 2, 3, 4, 7, 8, 12, 19])) * groups
+    out = draw(st.sampled_from([1, 1, 2, 5, 16, 33, 65])) * groups
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 3)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -23,11 +23,15 @@ def convolutions(draw):
     height = dilation[0] * (kernel[0] - 1) + 1 + draw(st.integers(0, 12))
     width = dilation[1] * (kernel[1] - 1) + 1 + draw(st.integers(0, 40))
     x = torch.randn(draw(st.integers(0, 3)), channels, height, width)
-    memory = draw(st.sampled_from(["nchw", "channels_last", "strided"]))
+    memory = draw(st.sampled_from(["nchw", "channels_last", "strided", "expanded", "slice"]))
     if memory == "channels_last":
         x = x.contiguous(memory_format=torch.channels_last)
     elif memory == "strided":
         x = torch.randn(*x.shape[:2], width, 2 * height)[..., ::2].transpose(2, 3)
+    elif memory == "expanded":
+        x = x[:1, :1].expand(x.shape) if len(x) else x
+    elif memory == "slice":
+        x = torch.randn(len(x), height, width, channels + 3).permute(0, 3, 1, 2)[:, 1:-2]
     codes = torch.randint(-1, 2, (out, channels // groups, *kernel), dtype=torch.int8)
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return x, codes, geometry
@@ -59,6 +63,67 @@ def test_int8_equals_the_reference_bit_for_bit(case):
     w = pack_conv2d(codes, 0.3, 0.7, "int8")
     expected = reference.conv2d(x, codes, w.scale_pos, w.scale_neg, int8=True, **geometry)
     assert torch.equal(ternary_conv2d(x, w, **geometry), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(convolutions(), st.sampled_from(["fp32", "int8"]), st.booleans(), st.booleans())
+def test_residuals_of_either_memory_format_are_added_before_the_relu(case, activations, last, relu):
+    x, codes, geometry = case
+    int8 = activations == "int8"
+    w, bias = pack_conv2d(codes, 0.3, 0.7, activations), torch.randn(codes.shape[0])
+    given = (w.scale_pos, w.scale_neg, bias)
+    plain = reference.conv2d(x, codes, *given, int8=int8, **geometry)
+    form = torch.channels_last if last else torch.contiguous_format
+    residual = torch.randn(plain.shape).contiguous(memory_format=form)
+    y = ops.conv2d(x, w.packed, *given, residual, w.shape, *geometry.values(), int8, relu)
+    kind = {"int8": int8, "relu": relu, **geometry}
+    if int8:
+        assert torch.equal(y, reference.conv2d(x, codes, *given, residual, **kind))
+    else:
+        wide = (t.double() for t in given)
+        expected = reference.conv2d(x.double(), codes, *wide, residual.double(), **kind)
+        assert (y.double() - expected).norm() <= 1e-5 * max(expected.norm(), plain.norm())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    channels=st.integers(1, 17).map(lambda quads: 4 * quads),
+    out=st.sampled_from([16, 24, 48, 64]),
+    size=st.tuples(st.integers(5, 9), st.integers(6, 150)),
+    kernel=st.sampled_from([(3, 3), (5, 5), (1, 3), (2, 9)]),
+    stride=st.sampled_from([(1, 1), (2, 2), (1, 3)]),
+    dilation=st.sampled_from([(1, 1), (2, 3)]),
+    last=st.booleans(),
+)
+def test_many_outputs_in_int8_equal_the_reference(
+    channels, out, size, kernel, stride, dilation, last
+):
+    torch.manual_seed(channels)
+    codes = torch.randint(-1, 2, (out, channels, *kernel), dtype=torch.int8)
+    x = torch.randn(2, channels, *size)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    geometry = {"stride": stride, "padding": (4, 4), "dilation": dilation, "groups": 1}
+    if size[1] + 8 <= dilation[1] * (kernel[1] - 1):
+        return
+    w = pack_conv2d(codes, 0.3, 0.7, "int8")
+    expected = reference.conv2d(x, codes, w.scale_pos, w.scale_neg, int8=True, **geometry)
+    assert torch.equal(ternary_conv2d(x, w, **geometry), expected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "groups"),
+    [(20000, 1, 1), (131072, 1, 1), (4096, 3, 1), (64, 16, 64), (64, 17, 64)],
+)
+def test_long_sums_of_one_value_neither_drift_nor_overflow(sign, channels, kernel, groups):
+    codes = torch.full((16 if groups == 1 else channels, channels // groups, kernel, kernel), sign)
+    x = torch.full((1, channels, kernel + 1, kernel + 2), 0.1)
+    exact = 0.1 * codes[0].numel() * sign
+    for activations in ("fp32", "int8"):
+        w = pack_conv2d(codes.to(torch.int8), 0.7, 0.7, activations)
+        y = ternary_conv2d(x, w, groups=groups)
+        assert (y.double() / (0.7 * exact) - 1).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -105,13 +170,16 @@ def test_every_instruction_set_here_agrees(name):
     if name not in isa.available():
         pytest.skip(f"this CPU or build lacks {name}")
     torch.manual_seed(0)
-    codes = torch.randint(-1, 2, (40, 16, 3, 3), dtype=torch.int8)
-    w, x = pack_conv2d(codes, 0.3, 0.2, "int8"), torch.randn(2, 16, 19, 23)
-    expected = reference.conv2d(x, codes, w.scale_pos, w.scale_neg, int8=True)
     before = isa.active()
     isa.native().use(name)
     try:
-        assert torch.equal(ternary_conv2d(x, w), expected)
+        for out, channels, groups in ((40, 16, 1), (40, 7, 2), (34, 1, 34)):
+            codes = torch.randint(-1, 2, (out, channels, 3, 3), dtype=torch.int8)
+            w, x = pack_conv2d(codes, 0.3, 0.2, "int8"), torch.randn(2, channels * groups, 19, 23)
+            expected = reference.conv2d(
+                x, codes, w.scale_pos, w.scale_neg, int8=True, groups=groups
+            )
+            assert torch.equal(ternary_conv2d(x, w, groups=groups), expected)
     finally:
         isa.native().use(before)
 

@@ -81,7 +81,7 @@ def ternary_conv2d(
         stride, padding, dilation, groups: as in torch.nn.functional.conv2d.
 
     Returns:
-        (n, out, oh, ow), contiguous, of x's dtype.
+        (n, out, oh, ow) of x's dtype; channels_last where x is that and not contiguous too.
 
     Raises:
         InputError: shapes, types or the geometry do not fit.

@@ -119,10 +119,11 @@ void test_linear(const Kernels& kernels, bool quantized) {
 void test_conv2d(const Kernels& kernels, bool quantized) {
   Conv2dShape s{};
   s.images = pick(1, 2);
-  s.groups = pick(1, 2);
-  const int64_t channels = pick(1, 9);
+  const bool depthwise = pick(0, 3) == 0;
+  s.groups = depthwise ? pick(2, 40) : pick(1, 2);
+  const int64_t channels = depthwise ? 1 : pick(1, 9);
   s.channels = channels * s.groups;
-  s.out_channels = pick(1, 40) * s.groups;
+  s.out_channels = (depthwise ? 1 : pick(1, 40)) * s.groups;
   s.height = pick(5, 14);
   s.width = pick(5, 30);
   s.kernel_height = pick(1, 3);
