@@ -176,14 +176,15 @@ def _plot(svg: str, notes: dict[str, str], name: str, width: float) -> str:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     style = f'style="width:{width * _INCH_PX:.0f}px" aria-hidden="true"'
     svg = svg.replace("<svg", f"<svg {style}", 1)
-    for key, text in notes.items():
-        svg = svg.replace(f'id="{key}"', f'id="{key}" data-note="{escape(text)}"', 1)
+
     # Plots share a page: their ids, and whatever refers to them, get the plot's name.
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    def named(found: re.Match[str]) -> str:
+        note = notes.get(found[1])
+        return f'id="{name}-{found[1]}"' + (f' data-note="{escape(note)}"' if note else "")
+
+    svg = re.sub(r'\bid="([^"]+)"', named, svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    for color, variable in _THEME.items():
-        svg = svg.replace(color, f"var(--{variable})")
-    for color in palette():
-        svg = svg.replace(color, f"var(--c{color[1:]},{color})")
-    return svg
+    colors = {color: f"var(--{variable})" for color, variable in _THEME.items()}
+    colors |= {c: f"var(--c{c[1:]},{c})" for c in palette() if c not in colors}
+    return re.sub("|".join(map(re.escape, colors)), lambda found: colors[found[0]], svg)

@@ -222,7 +222,9 @@ def _said(what: str, known: dict[str, list[str]]) -> str:
 
 def _several(names: Iterable[str]) -> str:
     """Names that differ in one word share the others: "net ttq, twn on eie"."""
-    rows = [tuple((word,) for word in name.split(" ")) for name in dict.fromkeys(names)]
+    rows: list[tuple[tuple[str, ...], ...]] = [
+        tuple((word,) for word in name.split(" ")) for name in dict.fromkeys(names)
+    ]
     for place in range(max(map(len, rows), default=0)):
         alike: dict[Any, tuple[str, ...]] = {}
         for row in rows:
