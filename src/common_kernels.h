@@ -131,18 +131,6 @@ static inline void add_run(const uint8_t* code, int64_t width, const int32_t* pl
   }
 }
 
-// scale_pos P - scale_neg N: for float32 one sum a row, which halves what goes through memory.
-template <int VECTORS>
-static inline void add_to_sums(const VecF* pos, const VecF* neg, float scale_pos, float scale_neg,
-                               bool first, float* sums) {
-  constexpr int kWidth = VECTOR_BYTES / 4;
-  for (int v = 0; v < VECTORS; v++) {
-    const VecF value = scale_pos * pos[v] - scale_neg * neg[v];
-    float* place = sums + v * kWidth;
-    store(place, first ? value : load<VecF>(place) + value);
-  }
-}
-
 template <int VECTORS>
 static inline void widen_to_sums(const VecS* values, bool first, int32_t* sums) {
   typedef int16_t HalfS __attribute__((vector_size(VECTOR_BYTES / 2)));
@@ -157,8 +145,7 @@ static inline void widen_to_sums(const VecS* values, bool first, int32_t* sums) 
 }
 
 template <int VECTORS>
-static inline void add_to_sums(const VecS* pos, const VecS* neg, float, float, bool first,
-                               int32_t* sums) {
+static inline void add_to_sums(const VecS* pos, const VecS* neg, bool first, int32_t* sums) {
   widen_to_sums<VECTORS>(pos, first, sums);
   widen_to_sums<VECTORS>(neg, first, sums + kLanes);
 }
@@ -171,14 +158,13 @@ static void lookup_rows(const LaneLookup& t, int64_t longest_run) {
     const int64_t width = panel_width(t.matrix_rows, panel);
     const uint8_t* code = t.codes + panel * kPanelRows * t.depth + t.column_begin * width +
                           row % kPanelRows;
-    constexpr int64_t kRowSums = sizeof(T) == sizeof(float) ? kLanes : 2 * kLanes;
-    Sum* sums = static_cast<Sum*>(t.sums) + (row - t.row_begin) * kRowSums;
+    Sum* sums = static_cast<Sum*>(t.sums) + (row - t.row_begin) * 2 * kLanes;
     for (int64_t k = 0; k < t.columns; k += longest_run) {
       const int64_t run = smaller(longest_run, t.columns - k);
       add_run<T, VECTORS>(code + k * width, width, t.places + k, run,
                           static_cast<const T*>(t.tables), t.stride, pos, neg);
       const bool first = t.first && k == 0;
-      add_to_sums<VECTORS>(pos, neg, t.scale_pos[row], t.scale_neg[row], first, sums);
+      add_to_sums<VECTORS>(pos, neg, first, sums);
     }
   }
 }
@@ -196,11 +182,6 @@ static void lane_lookup(const LaneLookup& t, int64_t longest_run) {
   lookup_rows<T, Sum, kFull>(t, longest_run);
 }
 
-static void lane_lookup_float(const LaneLookup& t) {
-  // Sums of at most 64 entries keep float32 rounding small for any number of columns.
-  lane_lookup<float, float>(t, 64);
-}
-
 static void lane_lookup_short(const LaneLookup& t) {
   lane_lookup<int16_t, int32_t>(t, kShortRun);
 }
@@ -212,11 +193,6 @@ static inline void add_and_clamp(const Finish& f, float* values) {
   // A NaN stays one.
   if (f.relu)
     for (int i = 0; i < kLanes; i++) values[i] = values[i] < 0 ? 0.0f : values[i];
-}
-
-static void finish_float(const void* sums, const Finish& f, float* values) {
-  __builtin_memcpy(values, sums, kLanes * sizeof(float));
-  add_and_clamp(f, values);
 }
 
 static void finish_int(const void* sums, const Finish& f, float* values) {
@@ -293,11 +269,8 @@ static constexpr Kernels common_kernels(const char* name, int64_t tiles_from,
   kernels.short_lanes_from = short_lanes_from;
   kernels.largest = largest;
   kernels.quantize = quantize;
-  kernels.lane_tables_float = lane_tables<float>;
   kernels.lane_tables_short = lane_tables<int16_t>;
-  kernels.lane_lookup_float = lane_lookup_float;
   kernels.lane_lookup_short = lane_lookup_short;
-  kernels.finish_float = finish_float;
   kernels.finish_int = finish_int;
   kernels.dense_rows = dense_rows;
   kernels.lstm_cell = lstm_cell;

@@ -56,7 +56,7 @@ struct Segment {
 
 // Build the tables of lanes kernels for `groups` groups of four sources.
 struct LaneTables {
-  const void* source;        // activations (float or int16)
+  const void* source;        // activations, int16
   const int64_t* offsets;    // [groups * 4] into source, -1 for a row of zeros
   const Segment* segments;
   int64_t segment_count;
@@ -78,14 +78,10 @@ struct LaneLookup {
   int64_t stride;
   int64_t lanes;             // 1 to kLanes in use
   bool first;                // whether sums start at zero
-  // Float: [row - row_begin][kLanes] of scale_pos P - scale_neg N; int32: [..][2][kLanes], P and N.
-  void* sums;
-  const float* scale_pos;    // of each row
-  const float* scale_neg;
+  void* sums;                // int32 [row - row_begin][2][kLanes], P and N
 };
 
 // What follows the sums of a row: scale * (scale_pos * P - scale_neg * N) + bias + residual, ReLU.
-// Float sums hold both scales already and take no `scale`.
 struct Finish {
   float scale_pos, scale_neg, scale, bias;
   const float* residual;  // [kLanes] or null
@@ -236,13 +232,10 @@ struct Kernels {
   // x * multiplier rounded to nearest even, as int16.
   void (*quantize)(const float* x, int64_t count, float multiplier, int16_t* out);
 
-  void (*lane_tables_float)(const LaneTables&);
   void (*lane_tables_short)(const LaneTables&);
-  void (*lane_lookup_float)(const LaneLookup&);
   void (*lane_lookup_short)(const LaneLookup&);
 
-  // Outputs of one row for kLanes lanes from their float or int32 sums.
-  void (*finish_float)(const void* sums, const Finish& finish, float* values);
+  // Outputs of one row for kLanes lanes from their int32 sums.
   void (*finish_int)(const void* sums, const Finish& finish, float* values);
 
   // Panel kernels: tables of kPanelTableBytes (int8: short_table_bytes) for each group; sums of 64

@@ -14,19 +14,16 @@ constexpr int64_t kTableBytes = 24 << 10;
 // With one lookup a row in each table, loading and storing sums costs more than reading tables from
 // the second level (measured on Zen 3).
 constexpr int64_t kSingleTapTableBytes = 64 << 10;
-// Byte columns whose float32 sums are added in float32 before they go to float64.
-constexpr int64_t kFloatColumns = 2048;
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-template <class Sum>
 void sum_columns(const LaneJob& job, int64_t row_begin, int64_t row_end, int64_t group_begin,
-                 int64_t group_end, Sum* sums) {
+                 int64_t group_end, int32_t* sums) {
   const LanePlan& plan = *job.plan;
   const int64_t taps = static_cast<int64_t>(plan.tap_lanes.size());
-  const int64_t element = job.weights->quantized ? sizeof(int16_t) : sizeof(float);
+  constexpr int64_t element = sizeof(int16_t);
   const int64_t group_lanes = kTableEntries * plan.stride;
   const int64_t bytes = taps == 1 ? kSingleTapTableBytes : kTableBytes;
   const int64_t block = std::max<int64_t>(1, bytes / (group_lanes * element));
@@ -57,16 +54,9 @@ void sum_columns(const LaneJob& job, int64_t row_begin, int64_t row_end, int64_t
                             plan.stride,
                             plan.lanes,
                             g == group_begin,
-                            sums,
-                            job.weights->scale_pos,
-                            job.weights->scale_neg};
-    if (job.weights->quantized) {
-      job.kernels->lane_tables_short(build);
-      job.kernels->lane_lookup_short(lookup);
-    } else {
-      job.kernels->lane_tables_float(build);
-      job.kernels->lane_lookup_float(lookup);
-    }
+                            sums};
+    job.kernels->lane_tables_short(build);
+    job.kernels->lane_lookup_short(lookup);
   }
 }
 
@@ -97,38 +87,17 @@ LanePlan::LanePlan(const std::vector<int64_t>& tap_offsets, int64_t lanes_in_use
   stride = segments.back().lane + segments.back().length;
 }
 
-const void* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end) {
+const int32_t* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end) {
   const int64_t taps = static_cast<int64_t>(job.plan->tap_lanes.size());
-  const int64_t groups = job.weights->depth() / taps;
-  const int64_t values = (row_end - row_begin) * lane_row_sums(*job.weights);
-  if (job.weights->quantized) {
-    int32_t* sums = scratch_array<int32_t>(Scratch::kSums, values);
-    sum_columns(job, row_begin, row_end, 0, groups, sums);
-    return sums;
-  }
-  float* sums = scratch_array<float>(Scratch::kSums, values);
-  const int64_t chunk = std::max<int64_t>(1, kFloatColumns / taps);
-  if (groups <= chunk) {
-    sum_columns(job, row_begin, row_end, 0, groups, sums);
-    return sums;
-  }
-  double* totals = scratch_array<double>(Scratch::kTotals, values);
-  std::fill_n(totals, values, 0.0);
-  for (int64_t g = 0; g < groups; g += chunk) {
-    sum_columns(job, row_begin, row_end, g, std::min(g + chunk, groups), sums);
-    for (int64_t i = 0; i < values; i++) totals[i] += sums[i];
-  }
-  for (int64_t i = 0; i < values; i++) sums[i] = static_cast<float>(totals[i]);
+  int32_t* sums = scratch_array<int32_t>(Scratch::kSums, (row_end - row_begin) * kLaneRowSums);
+  sum_columns(job, row_begin, row_end, 0, job.weights->depth() / taps, sums);
   return sums;
 }
 
-void finish_row(const LaneJob& job, const void* sums, int64_t row, Finish rest, float* values) {
+void finish_row(const LaneJob& job, const int32_t* sums, int64_t row, Finish rest, float* values) {
   rest.scale_pos = job.weights->scale_pos[row];
   rest.scale_neg = job.weights->scale_neg[row];
-  if (job.weights->quantized)
-    job.kernels->finish_int(sums, rest, values);
-  else
-    job.kernels->finish_float(sums, rest, values);
+  job.kernels->finish_int(sums, rest, values);
 }
 
 }  // namespace ttq

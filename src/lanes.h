@@ -23,20 +23,17 @@ struct LaneJob {
   const Kernels* kernels;
   const Weights* weights;
   const LanePlan* plan;
-  const void* source;       // float, or int16 where weights are quantized
+  const void* source;       // int16
   const int64_t* offsets;   // [4 * groups of tables] of the sources, -1 for none
 };
 
-// How many sums of four bytes a row has: of float32 activations one for each lane, with the scales
-// in it; of quantized ones P and N.
-inline int64_t lane_row_sums(const Weights& weights) {
-  return weights.quantized ? 2 * kLanes : kLanes;
-}
+// Sums of a row: P and N for each lane.
+constexpr int64_t kLaneRowSums = 2 * kLanes;
 
-// Sums of rows [row_begin, row_end): [row][lane_row_sums], in this thread's scratch.
-const void* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end);
+// Sums of rows [row_begin, row_end): [row][kLaneRowSums], in this thread's scratch.
+const int32_t* lane_sums(const LaneJob& job, int64_t row_begin, int64_t row_end);
 
 // One row's outputs from its sums; `rest` gives all but the weights' own scales.
-void finish_row(const LaneJob& job, const void* sums, int64_t row, Finish rest, float* values);
+void finish_row(const LaneJob& job, const int32_t* sums, int64_t row, Finish rest, float* values);
 
 }  // namespace ttq

@@ -82,13 +82,12 @@ void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int6
       const int64_t begin = w.rows * part / row_tasks, end = w.rows * (part + 1) / row_tasks;
       const LaneJob job{&kernels, &w, b + 1 == blocks ? &last : &full, source + i * block_size,
                         offsets.data()};
-      const char* all = static_cast<const char*>(lane_sums(job, begin, end));
-      const int64_t row_bytes = 4 * lane_row_sums(w);
+      const int32_t* all = lane_sums(job, begin, end);
       for (int64_t row = begin; row < end; row += kTileRows) {
         const int64_t rows = std::min(kTileRows, end - row);
         float tile[kTileRows][kLanes];
         for (int64_t r = 0; r < rows; r++)
-          finish_row(job, all + (row - begin + r) * row_bytes, row + r,
+          finish_row(job, all + (row - begin + r) * kLaneRowSums, row + r,
                      {0, 0, 1, 0, nullptr, false}, tile[r]);
         for (int64_t m = 0; m < lanes_of(b); m++) {
           const int64_t place = (b * kLanes + m) * stride + row;
