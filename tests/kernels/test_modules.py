@@ -151,7 +151,7 @@ def test_fusion_keeps_the_result_and_removes_the_norms():
     assert len(ternary) == 4
     assert all(module.relu for module in ternary)
     assert "add" not in fused.code
-    assert "ttq-energy fp32 lookup" in describe(fused)
+    assert "ttq-energy fp32 packed" in describe(fused)
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
@@ -209,7 +209,7 @@ def test_recurrent_layers_are_torchs_with_the_effective_weights(pair, options):
         assert torch.equal(effective[name], weights[name])
     matrices = len(ternary)
     assert packed.kernel == describe(packed) == describe(nn.Sequential(packed))
-    assert f"ttq-energy fp32 lookup ({isa.active()}) x{matrices}" in packed.kernel
+    assert f"ttq-energy fp32 packed ({isa.active()}) x{matrices}" in packed.kernel
     rows = dense.num_layers * (2 if dense.bidirectional else 1)
     state = torch.randn(rows, 5, 20)
     x = torch.randn(5, 7, 12) if dense.batch_first else torch.randn(7, 5, 12)

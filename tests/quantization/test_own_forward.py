@@ -98,7 +98,7 @@ def test_nothing_but_standardized_weights_is_an_error_that_names_them():
 def test_the_same_computed_otherwise_is_packed(layer, activations):
     model = te.prepare_(between(layer()), te.TTQ())
     packed = te.convert(model, activations)
-    assert f"ttq-energy {activations} lookup" in describe(packed)
+    assert f"ttq-energy {activations} packed" in describe(packed)
     for x in (IMAGES,) if isinstance(model[1], nn.Sequential) else (IMAGES, IMAGES[..., 1:, 2:]):
         close = {"rtol": 1e-4, "atol": 1e-5} if activations == "fp32" else {"rtol": 0, "atol": 0.1}
         torch.testing.assert_close(packed(x), model(x), **close)

@@ -145,7 +145,7 @@ def _kernel(variant: str) -> str:
     if variant == "int8":
         return "torch int8 static (x86)"
     width = "int8" if variant.endswith("int8") else "fp32"
-    return f"ttq-energy {width} lookup (avx512) x18 + torch float32 conv x1 + torch linear x1"
+    return f"ttq-energy {width} packed (avx512) x18 + torch float32 conv x1 + torch linear x1"
 
 
 def _wilson(p: float, n: int) -> tuple[float, float]:

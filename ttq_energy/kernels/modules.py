@@ -76,7 +76,7 @@ class TernaryModule(nn.Module):
             return gpu.ran(self.packed) or "triton 2-bit, not run yet"
         if self.packed.device.type != "cpu":
             return f"ttq-energy {self.activations} reference (decoded, {self.packed.device.type})"
-        return f"ttq-energy {self.activations} lookup ({isa.active()})"
+        return f"ttq-energy {self.activations} packed ({isa.active()})"
 
     def fold_output(self, scale: Tensor, shift: Tensor) -> None:
         """Make every output y of channel o into scale[o] * y + shift[o], both float32 (out,)."""

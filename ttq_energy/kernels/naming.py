@@ -26,7 +26,7 @@ _DENSE = {
 def describe(model: nn.Module) -> str:
     """Name the distinct kernels that a module's layers run, most used first.
 
-    For example "ttq-energy fp32 lookup (avx2) x18 + torch float32 conv x1 + torch float32
+    For example "ttq-energy fp32 packed (avx2) x18 + torch float32 conv x1 + torch float32
     linear x1". Layers without arithmetic of their own are left out; a module with none of the
     known layers gives "torch".
     """
