@@ -8,17 +8,6 @@ typedef float VecF __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t VecI __attribute__((vector_size(VECTOR_BYTES)));
 typedef int16_t VecS __attribute__((vector_size(VECTOR_BYTES)));
 
-template <class T>
-struct VectorOf;
-template <>
-struct VectorOf<float> {
-  typedef VecF Type;
-};
-template <>
-struct VectorOf<int16_t> {
-  typedef VecS Type;
-};
-
 template <class V, class T>
 static inline V load(const T* p) {
   V v;
@@ -81,48 +70,37 @@ static void quantize(const float* x, int64_t count, float multiplier, int16_t* o
 }
 
 // tables[e] = the sum of the sources whose bit is set in e.
-template <class T>
 static void lane_tables(const LaneTables& t) {
-  typedef typename VectorOf<T>::Type V;
-  constexpr int kWidth = VECTOR_BYTES / sizeof(T);
+  constexpr int kWidth = VECTOR_BYTES / sizeof(int16_t);
   for (int64_t g = 0; g < t.groups; g++) {
-    T* table = static_cast<T*>(t.tables) + g * kTableEntries * t.stride;
-    for (int64_t s = 0; s < t.segment_count; s++) {
-      const Segment& segment = t.segments[s];
-      for (int64_t i = 0; i < segment.length; i += kWidth) {
-        V x[4];
-        for (int j = 0; j < 4; j++) {
-          const int64_t offset = t.offsets[g * 4 + j];
-          if (offset < 0)
-            x[j] = V{};
-          else
-            x[j] = load<V>(static_cast<const T*>(t.source) + offset + segment.offset + i);
-        }
-        V low[4] = {V{}, x[0], x[1], x[0] + x[1]};
-        V high[4] = {V{}, x[2], x[3], x[2] + x[3]};
-        T* place = table + segment.lane + i;
-        for (int e = 0; e < kTableEntries; e++) store(place + e * t.stride, low[e & 3] + high[e >> 2]);
-      }
+    const int16_t* source = t.source + 4 * g * kLanes;
+    int16_t* table = t.tables + g * kTableEntries * t.lanes;
+    for (int64_t i = 0; i < t.lanes; i += kWidth) {
+      VecS x[4];
+      for (int j = 0; j < 4; j++) x[j] = load<VecS>(source + j * kLanes + i);
+      const VecS low[4] = {VecS{}, x[0], x[1], x[0] + x[1]};
+      const VecS high[4] = {VecS{}, x[2], x[3], x[2] + x[3]};
+      for (int e = 0; e < kTableEntries; e++)
+        store(table + e * t.lanes + i, low[e & 3] + high[e >> 2]);
     }
   }
 }
 
-template <class T, int VECTORS>
-static inline void add_run(const uint8_t* code, int64_t width, const int32_t* places,
-                           int64_t columns, const T* tables, int64_t stride,
-                           typename VectorOf<T>::Type* pos, typename VectorOf<T>::Type* neg) {
-  typedef typename VectorOf<T>::Type V;
-  constexpr int kWidth = VECTOR_BYTES / sizeof(T);
-  V p[VECTORS], n[VECTORS];
-  for (int v = 0; v < VECTORS; v++) p[v] = n[v] = V{};
+template <int VECTORS>
+static inline void add_run(const uint8_t* code, int64_t width, int64_t columns,
+                           const int16_t* tables, VecS* pos, VecS* neg) {
+  constexpr int kWidth = VECTOR_BYTES / sizeof(int16_t);
+  constexpr int64_t kStride = VECTORS * kWidth;
+  VecS p[VECTORS], n[VECTORS];
+  for (int v = 0; v < VECTORS; v++) p[v] = n[v] = VecS{};
   for (int64_t k = 0; k < columns; k++) {
     const unsigned byte = code[k * width];
-    const T* table = tables + places[k];
-    const T* plus = table + (byte & 15) * stride;
-    const T* minus = table + (byte >> 4) * stride;
+    const int16_t* table = tables + k * kTableEntries * kStride;
+    const int16_t* plus = table + (byte & 15) * kStride;
+    const int16_t* minus = table + (byte >> 4) * kStride;
     for (int v = 0; v < VECTORS; v++) {
-      p[v] += load<V>(plus + v * kWidth);
-      n[v] += load<V>(minus + v * kWidth);
+      p[v] += load<VecS>(plus + v * kWidth);
+      n[v] += load<VecS>(minus + v * kWidth);
     }
   }
   for (int v = 0; v < VECTORS; v++) {
@@ -145,67 +123,42 @@ static inline void widen_to_sums(const VecS* values, bool first, int32_t* sums) 
 }
 
 template <int VECTORS>
-static inline void add_to_sums(const VecS* pos, const VecS* neg, bool first, int32_t* sums) {
-  widen_to_sums<VECTORS>(pos, first, sums);
-  widen_to_sums<VECTORS>(neg, first, sums + kLanes);
-}
-
-template <class T, class Sum, int VECTORS>
-static void lookup_rows(const LaneLookup& t, int64_t longest_run) {
-  typename VectorOf<T>::Type pos[VECTORS], neg[VECTORS];
+static void lookup_rows(const LaneLookup& t) {
+  constexpr int64_t kTable = kTableEntries * VECTORS * VECTOR_BYTES / sizeof(int16_t);
+  VecS pos[VECTORS], neg[VECTORS];
   for (int64_t row = t.row_begin; row < t.row_end; row++) {
     const int64_t panel = row / kPanelRows;
     const int64_t width = panel_width(t.matrix_rows, panel);
     const uint8_t* code = t.codes + panel * kPanelRows * t.depth + t.column_begin * width +
                           row % kPanelRows;
-    Sum* sums = static_cast<Sum*>(t.sums) + (row - t.row_begin) * 2 * kLanes;
-    for (int64_t k = 0; k < t.columns; k += longest_run) {
-      const int64_t run = smaller(longest_run, t.columns - k);
-      add_run<T, VECTORS>(code + k * width, width, t.places + k, run,
-                          static_cast<const T*>(t.tables), t.stride, pos, neg);
+    int32_t* sums = t.sums + (row - t.row_begin) * 2 * kLanes;
+    for (int64_t k = 0; k < t.columns; k += kShortRun) {
+      const int64_t run = smaller(kShortRun, t.columns - k);
+      add_run<VECTORS>(code + k * width, width, run, t.tables + k * kTable, pos, neg);
       const bool first = t.first && k == 0;
-      add_to_sums<VECTORS>(pos, neg, first, sums);
+      widen_to_sums<VECTORS>(pos, first, sums);
+      widen_to_sums<VECTORS>(neg, first, sums + kLanes);
     }
   }
 }
 
-template <class T, class Sum>
-static void lane_lookup(const LaneLookup& t, int64_t longest_run) {
-  constexpr int kWidth = VECTOR_BYTES / sizeof(T);
-  constexpr int kFull = kLanes / kWidth;
+static void lane_lookup(const LaneLookup& t) {
+  constexpr int kFull = kLanes * sizeof(int16_t) / VECTOR_BYTES;
   if constexpr (kFull >= 4) {
-    if (t.lanes * 4 <= kLanes) return lookup_rows<T, Sum, kFull / 4>(t, longest_run);
+    if (t.lanes == kLanes / 4) return lookup_rows<kFull / 4>(t);
   }
   if constexpr (kFull >= 2) {
-    if (t.lanes * 2 <= kLanes) return lookup_rows<T, Sum, kFull / 2>(t, longest_run);
+    if (t.lanes == kLanes / 2) return lookup_rows<kFull / 2>(t);
   }
-  lookup_rows<T, Sum, kFull>(t, longest_run);
+  lookup_rows<kFull>(t);
 }
 
-static void lane_lookup_short(const LaneLookup& t) {
-  lane_lookup<int16_t, int32_t>(t, kShortRun);
-}
-
-static inline void add_and_clamp(const Finish& f, float* values) {
-  for (int i = 0; i < kLanes; i++) values[i] += f.bias;
-  if (f.residual)
-    for (int i = 0; i < kLanes; i++) values[i] += f.residual[i];
-  // A NaN stays one.
-  if (f.relu)
-    for (int i = 0; i < kLanes; i++) values[i] = values[i] < 0 ? 0.0f : values[i];
-}
-
-static void finish_int(const void* sums, const Finish& f, float* values) {
-  const int32_t* pos = static_cast<const int32_t*>(sums);
-  const int32_t* neg = pos + kLanes;
+// A weight row's P and N, each [kLanes], to scale_pos P - scale_neg N.
+static void finish_lanes(const int32_t* sums, float scale_pos, float scale_neg, float* values) {
+  const int32_t* pos = sums;
+  const int32_t* neg = sums + kLanes;
   for (int i = 0; i < kLanes; i++)
-    values[i] = f.scale_pos * static_cast<float>(pos[i]) -
-                f.scale_neg * static_cast<float>(neg[i]);
-  if (f.scales)
-    for (int i = 0; i < kLanes; i++) values[i] = f.scales[i] * values[i];
-  else
-    for (int i = 0; i < kLanes; i++) values[i] = f.scale * values[i];
-  add_and_clamp(f, values);
+    values[i] = scale_pos * static_cast<float>(pos[i]) - scale_neg * static_cast<float>(neg[i]);
 }
 
 // Only this rival may fuse multiply and add: the ternary kernels promise their rounding.
@@ -269,9 +222,9 @@ static constexpr Kernels common_kernels(const char* name, int64_t tiles_from,
   kernels.short_lanes_from = short_lanes_from;
   kernels.largest = largest;
   kernels.quantize = quantize;
-  kernels.lane_tables_short = lane_tables<int16_t>;
-  kernels.lane_lookup_short = lane_lookup_short;
-  kernels.finish_int = finish_int;
+  kernels.lane_tables = lane_tables;
+  kernels.lane_lookup = lane_lookup;
+  kernels.finish_lanes = finish_lanes;
   kernels.dense_rows = dense_rows;
   kernels.lstm_cell = lstm_cell;
   kernels.gru_cell = gru_cell;

@@ -8,11 +8,13 @@
 // [depth][width] bytes. A sum over +1 codes (P) and one over -1 codes (N) give every output:
 // y = scale_pos * P - scale_neg * N.
 //
-// Both sums come from tables: for four activations the 16 sums of their subsets, indexed by a
-// nibble, so that one addition does the work of four weights. Two forms of it:
+// In linear layers both sums come from tables: for four activations the 16 sums of
+// their subsets, indexed by a nibble, so that one addition does the work of four weights. Two forms
+// of it:
 //   panel  (few input rows): one table, many weight rows looked up by byte shuffles;
-//   lanes  (many input rows or pixels): a table entry holds one value for each of many inputs, and
-//          a weight byte selects whole vectors from the first-level cache.
+//   lanes  (many input rows, int8): a table entry holds one value for each of many inputs, and a
+//          weight byte selects whole vectors from the near caches.
+// Convolutions and float batches decode a panel of weights and multiply (tiles).
 #pragma once
 
 #include <cstdint>
@@ -47,22 +49,12 @@ constexpr int kShortRun = 64;
 // How packed codes lie: nibbles as above, or as layout.h says.
 enum class Layout { kNibbles, kTriples, kSextets };
 
-// A run of consecutive lanes taken from the source at `offset`, put at `lane`.
-struct Segment {
-  int64_t offset;
-  int64_t lane;
-  int64_t length;
-};
-
-// Build the tables of lanes kernels for `groups` groups of four sources.
+// Build the tables of the lanes kernels for `groups` groups of four columns.
 struct LaneTables {
-  const void* source;        // activations, int16
-  const int64_t* offsets;    // [groups * 4] into source, -1 for a row of zeros
-  const Segment* segments;
-  int64_t segment_count;
+  const int16_t* source;  // [4 * groups][kLanes], of which the first `lanes` are taken
   int64_t groups;
-  int64_t stride;            // lanes between table entries; a group takes 16 * stride
-  void* tables;
+  int64_t lanes;          // a quarter, half or all of kLanes, in whole vectors
+  int16_t* tables;        // [groups][kTableEntries][lanes]
 };
 
 // Look up and add, for rows of packed codes and a block of lanes.
@@ -73,20 +65,10 @@ struct LaneLookup {
   int64_t row_begin, row_end;
   int64_t column_begin;      // first byte column of this block
   int64_t columns;           // byte columns of this block
-  const int32_t* places;     // [columns] where in `tables` a byte column's entry 0 begins
-  const void* tables;
-  int64_t stride;
-  int64_t lanes;             // 1 to kLanes in use
+  const int16_t* tables;     // of these columns, as LaneTables gives them
+  int64_t lanes;
   bool first;                // whether sums start at zero
-  void* sums;                // int32 [row - row_begin][2][kLanes], P and N
-};
-
-// What follows the sums of a row: scale * (scale_pos * P - scale_neg * N) + bias + residual, ReLU.
-struct Finish {
-  float scale_pos, scale_neg, scale, bias;
-  const float* residual;  // [kLanes] or null
-  bool relu;
-  const float* scales = nullptr;  // [kLanes], in place of `scale`
+  int32_t* sums;             // [row - row_begin][2][kLanes], P and N
 };
 
 // One panel of a wide layout, for a few input rows.
@@ -232,11 +214,11 @@ struct Kernels {
   // x * multiplier rounded to nearest even, as int16.
   void (*quantize)(const float* x, int64_t count, float multiplier, int16_t* out);
 
-  void (*lane_tables_short)(const LaneTables&);
-  void (*lane_lookup_short)(const LaneLookup&);
+  void (*lane_tables)(const LaneTables&);
+  void (*lane_lookup)(const LaneLookup&);
 
-  // Outputs of one row for kLanes lanes from their int32 sums.
-  void (*finish_int)(const void* sums, const Finish& finish, float* values);
+  // scale_pos P - scale_neg N of one weight row for kLanes lanes, from [2][kLanes].
+  void (*finish_lanes)(const int32_t* sums, float scale_pos, float scale_neg, float* values);
 
   // Panel kernels: tables of kPanelTableBytes (int8: short_table_bytes) for each group; sums of 64
   // rows over `groups`,

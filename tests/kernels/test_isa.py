@@ -31,7 +31,7 @@ SOURCES = [
         "windows",
         "cells",
         "decoding",
-        "lanes",
+        "linear_lanes",
         "pack",
         "parallel",
         "dispatch",
