@@ -19,8 +19,6 @@ constexpr int64_t kBlockBytes = 1 << 20;
 constexpr int64_t kTasksPerThread = 4;
 constexpr size_t kPlansKept = 8;
 
-int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
-
 int64_t tensors_of(StepKind kind) {
   switch (kind) {
     case StepKind::kConvolution:

@@ -10,8 +10,6 @@ constexpr int64_t kAlignment = 16;  // floats: a cache line
 
 [[noreturn]] void refuse(const char* what) { throw std::invalid_argument(what); }
 
-int64_t round_up(int64_t value, int64_t by) { return (value + by - 1) / by * by; }
-
 bool is_convolution(const Step& step) {
   return step.kind == StepKind::kConvolution || step.kind == StepKind::kDenseConvolution;
 }

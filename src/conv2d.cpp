@@ -28,8 +28,6 @@ constexpr int64_t kLineBytes = 64;
 // Tasks that each thread should find, so that an uneven split costs little.
 constexpr int64_t kTasksPerThread = 4;
 
-int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
-
 int64_t most_quads(const Kernels& kernels, bool quantized) {
   const int64_t quad = quantized ? 8 * kernels.tile_width_byte : 16 * kTileWidth;
   return kPanelBytes / quad;
@@ -76,7 +74,7 @@ Convolution::Convolution(const Kernels& kernels, const Conv2dShape& s, bool quan
 }
 
 int64_t Convolution::source_bytes() const {
-  return divide_up(source_rows_ * source_columns_ * shape_.channels * element_bytes(), 64) * 64;
+  return round_up(source_rows_ * source_columns_ * shape_.channels * element_bytes(), 64);
 }
 
 void Convolution::fill(const float* image, float multiplier, int64_t row_begin, int64_t row_end,

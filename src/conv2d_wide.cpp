@@ -52,16 +52,16 @@ class WideConvolution {
         shared_(w.window.shared && s.dilation_width == 1),
         pixel_columns_(w.window.pixel_columns),
         ring_rows_((s.kernel_height - 1) * s.dilation_height + 1),
-        groups_(groups_of(w.window.columns(), Form::kColumns)) {
+        groups_(divide_up(w.window.columns(), Form::kColumns)) {
     strip_ = kMostStrip;
     while (strip_ > kLeastStrip && ring_rows_ * row_bytes(strip_) * passes() > kRingBytes) strip_ /= 2;
     strip_ = std::min(strip_, s.out_width);
   }
 
   void run(int threads) const {
-    const int64_t strips = groups_of(s_.out_width, strip_);
+    const int64_t strips = divide_up(s_.out_width, strip_);
     const int64_t parts = s_.images * s_.groups * strips;
-    const int64_t wanted = threads > 1 ? groups_of(kTasksPerThread * threads, parts) : 1;
+    const int64_t wanted = threads > 1 ? divide_up(kTasksPerThread * threads, parts) : 1;
     const int64_t bands = std::min(wanted, s_.out_height);
     parallel_for(parts * bands, threads, [&](int64_t task) {
       const int64_t band = task % bands, strip = task / bands % strips;
@@ -86,14 +86,14 @@ class WideConvolution {
   // Values of a row of the ring, with zeros after them that the last run's filling reads.
   int64_t row_values(int64_t outputs) const {
     const int64_t values = source_columns(outputs) * pixel_columns_;
-    return groups_of(values, Form::kColumns) * Form::kColumns + (shared_ ? Form::kColumns : 0);
+    return round_up(values, Form::kColumns) + (shared_ ? Form::kColumns : 0);
   }
 
   // Bytes of a row in the ring, for each pass.
   int64_t row_bytes(int64_t outputs) const {
     const int64_t values = row_values(outputs);
     return shared_ ? values / Form::kColumns * Form::kTableBytes
-                   : groups_of(values * static_cast<int64_t>(sizeof(Input)), 64) * 64;
+                   : round_up(values * static_cast<int64_t>(sizeof(Input)), 64);
   }
 
   // Where P and N are apart there are two kinds of tables, of which the second counts the -1s.
@@ -177,11 +177,11 @@ class WideConvolution {
   void row_outputs(const Part& part, int64_t row, const char* ring, int64_t slot) const {
     const int64_t width = part.width(), row_begin = part.group * group_rows_;
     const int64_t panel_begin = row_begin / kPanelRows;
-    const int64_t panel_end = groups_of(row_begin + group_rows_, kPanelRows);
+    const int64_t panel_end = divide_up(row_begin + group_rows_, kPanelRows);
     const int64_t block_values = width * kBlockRows * Form::kParts;
     Value* values =
-        scratch_array<Value>(Scratch::kValues, groups_of(group_rows_, kBlockRows) * block_values);
-    const int64_t blocks = groups_of(width, Form::kInputs);
+        scratch_array<Value>(Scratch::kValues, divide_up(group_rows_, kBlockRows) * block_values);
+    const int64_t blocks = divide_up(width, Form::kInputs);
     for (int64_t b = 0; b < blocks; b++) {
       const int64_t first = width * b / blocks;
       const int inputs = static_cast<int>(width * (b + 1) / blocks - first);

@@ -23,16 +23,9 @@ namespace ttq::avx512 {
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx512", 10, 48);
-  kernels.panel_tables_float = panel_tables_plain;
-  kernels.short_table_bytes = kShuffledTableBytes;
-  kernels.panel_tables_short = panel_tables_short;
-  kernels.panel_float = panel_float;
-  kernels.panel_short = panel_short;
-  kernels.triple_tables = triple_tables;
-  kernels.triple_sums = triple_sums;
-  kernels.triple_totals = triple_totals;
-  kernels.sextet_tables = sextet_tables;
-  kernels.sextet_sums = sextet_sums;
+  set_panels(kernels);
+  set_triples(kernels);
+  set_sextets(kernels);
   set_tile_byte(kernels);
   set_tile_table(kernels, 1.5f);  // by counting, of Zen 4
   return kernels;

@@ -17,14 +17,8 @@ namespace ttq::avx512_plain {
 
 static constexpr Kernels make_kernels() {
   Kernels kernels = common_kernels("avx512-plain", 10, 48);
-  kernels.panel_tables_float = panel_tables_plain;
-  kernels.short_table_bytes = kShuffledTableBytes;
-  kernels.panel_tables_short = panel_tables_short;
-  kernels.panel_float = panel_float;
-  kernels.panel_short = panel_short;
-  kernels.triple_tables = triple_tables;
-  kernels.triple_sums = triple_sums;
-  kernels.triple_totals = triple_totals;
+  set_panels(kernels);
+  set_triples(kernels);
   set_tile_byte(kernels);
   set_tile_table(kernels, 1.45f);  // as of AVX2
   return kernels;

@@ -23,8 +23,6 @@ namespace ttq {
 
 constexpr int kLayoutSlack = 64;
 
-inline int64_t groups_of(int64_t columns, int64_t width) { return (columns + width - 1) / width; }
-
 // The kernels widen even and odd bytes apart and interleave the halves of 128-bit lanes; at these
 // places the sums come out in the order of rows.
 inline int sextet_place(int row) {

@@ -18,13 +18,11 @@ constexpr int64_t kTileRows = 16;
 constexpr int64_t kTableBytes = 64 << 10;
 constexpr int64_t kMostBlocks = 64;  // of input rows at once
 
-int64_t padded(int64_t columns) { return (columns + 3) / 4 * 4; }
-
 // Input rows `count` (at most kLanes), quantized, as lanes: [padded columns][kLanes], with the
 // rows' scales.
 void fill_block(const Kernels& kernels, const float* x, int64_t count, int64_t columns,
                 int16_t* lanes, float* scales) {
-  const int64_t width = padded(columns);
+  const int64_t width = round_up(columns, 4);
   int16_t* integers = scratch_array<int16_t>(Scratch::kQuantized, count * width);
   for (int64_t m = 0; m < count; m++) {
     int16_t* row = integers + m * width;
@@ -72,13 +70,13 @@ const int32_t* lane_sums(const Kernels& kernels, const Weights& w, const int16_t
 
 void lanes_linear(const Kernels& kernels, const Weights& w, const float* x, int64_t count,
                   const float* residual, float* y, int64_t stride, int threads) {
-  const int64_t blocks = (count + kLanes - 1) / kLanes;
+  const int64_t blocks = divide_up(count, kLanes);
   const int64_t step = std::min<int64_t>({blocks, threads, kMostBlocks});
-  const int64_t block_size = padded(w.columns) * kLanes;
+  const int64_t block_size = round_up(w.columns, 4) * kLanes;
   int16_t* source = scratch_array<int16_t>(Scratch::kSource, step * block_size);
   float scales[kLanes * kMostBlocks];
   const int64_t row_tasks = std::max<int64_t>(
-      (w.rows + kTaskRows - 1) / kTaskRows, std::min<int64_t>(threads, (w.rows + 15) / 16));
+      divide_up(w.rows, kTaskRows), std::min<int64_t>(threads, divide_up(w.rows, 16)));
   for (int64_t b0 = 0; b0 < blocks; b0 += step) {
     const int64_t now = std::min(step, blocks - b0);
     auto inputs_of = [&](int64_t b) { return std::min<int64_t>(kLanes, count - b * kLanes); };

@@ -33,7 +33,7 @@ FormSizes sizes_of(Form form, const Kernels& kernels) {
   }
 }
 
-int64_t panels_of(const Weights& weights) { return groups_of(weights.rows, kPanelRows); }
+int64_t panels_of(const Weights& weights) { return divide_up(weights.rows, kPanelRows); }
 
 // A few input rows as tables.
 class PanelInputs {
@@ -42,7 +42,7 @@ class PanelInputs {
       : kernels_(kernels),
         form_(form),
         count_(count),
-        depth_(groups_of(columns, 4)),
+        depth_(divide_up(columns, 4)),
         sizes_(sizes_of(form, kernels)) {
     row_bytes_ = (depth_ + depth_ % 2) * sizes_.table_bytes;
     tables_ = scratch_array<uint8_t>(Scratch::kTables, count * row_bytes_);
@@ -68,7 +68,7 @@ class PanelInputs {
   }
 
  private:
-  int64_t chunks() const { return groups_of(depth_, sizes_.chunk); }
+  int64_t chunks() const { return divide_up(depth_, sizes_.chunk); }
   const uint8_t* tables(int64_t m, int64_t group) const {
     return tables_ + m * row_bytes_ + group * sizes_.table_bytes;
   }
@@ -280,7 +280,7 @@ void panel_linear(const Kernels& kernels, const Weights* weights, const Output* 
   const Form form = weights->quantized     ? Form::kShort
                     : kernels.panel_fixed ? Form::kFixed
                                           : Form::kFloat;
-  const int64_t blocks = groups_of(count, kPanelInputs);
+  const int64_t blocks = divide_up(count, kPanelInputs);
   // With enough blocks of input rows each thread builds the tables of its own.
   const bool apart = blocks >= 2 * threads;
   parallel_for(blocks, apart ? threads : 1, [&](int64_t block) {

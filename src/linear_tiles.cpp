@@ -99,7 +99,7 @@ class TileLinear {
     tile.first = first;
     const int64_t most = kernels_.tile_pixels_float;
     // Tiles of about equal size: those of a few rows wait for their sums.
-    for (int64_t m = 0, left = groups_of(count, most); left > 0; m += tile.count, left--) {
+    for (int64_t m = 0, left = divide_up(count, most); left > 0; m += tile.count, left--) {
       tile.pixels = pixels + m;
       tile.count = static_cast<int>((count - m) / left);
       tile.sums = sums + m * kTileWidth;
@@ -116,7 +116,7 @@ class TileLinear {
 void tiles_linear(const Kernels& kernels, const Weights& weights, const float* x, int64_t count,
                   const float* residual, float* y, int64_t stride, int threads) {
   const TileLinear job(kernels, weights);
-  const int64_t tiles = groups_of(weights.rows, kTileWidth), blocks = groups_of(count, kInputRows);
+  const int64_t tiles = divide_up(weights.rows, kTileWidth), blocks = divide_up(count, kInputRows);
   parallel_for(blocks * tiles, threads, [&](int64_t task) {
     const int64_t block = task / tiles, m = count * block / blocks;
     const int64_t end = count * (block + 1) / blocks;

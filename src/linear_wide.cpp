@@ -46,7 +46,7 @@ class Block {
         begin_(panel_begin),
         end_(panel_end),
         id_(id),
-        groups_(groups_of(weights.columns, Form::kColumns)) {}
+        groups_(divide_up(weights.columns, Form::kColumns)) {}
 
   // Totals [panel][input][kPanelSums] of all columns, from tables with these scales.
   const Total* sum(float w_pos, float w_neg, Scratch use) {
@@ -98,13 +98,13 @@ class Block {
 template <class Form, class Body>
 void for_blocks(int64_t count, int64_t columns, int64_t panels, int threads, const Body& body) {
   static std::atomic<int64_t> next_id{1};
-  const int64_t blocks = groups_of(count, Form::kInputs);
+  const int64_t blocks = divide_up(count, Form::kInputs);
   const int64_t id = next_id.fetch_add(blocks);
   // Some more parts than threads, so that one that is held up does not hold up all; fewer where each
   // part must build its tables anew.
   const bool keep = keeps_tables<Form>(
-      groups_of(columns, Form::kColumns), static_cast<int>(std::min<int64_t>(count, Form::kInputs)));
-  const int64_t wanted = threads > 1 ? groups_of((keep ? 4 : 2) * threads, blocks) : 1;
+      divide_up(columns, Form::kColumns), static_cast<int>(std::min<int64_t>(count, Form::kInputs)));
+  const int64_t wanted = threads > 1 ? divide_up((keep ? 4 : 2) * threads, blocks) : 1;
   const int64_t parts = std::min(wanted, panels);
   parallel_for(blocks * parts, threads, [&](int64_t task) {
     const int64_t block = task / parts, part = task % parts, first = block * Form::kInputs;
@@ -138,14 +138,14 @@ void sextets_linear(const Kernels& kernels, const Weights& w, const float* x, in
                     const float* residual, float* y, int threads) {
   const int64_t panels = wide_panels(w.layout, w.rows, w.columns);
   const int32_t offset =
-      static_cast<int32_t>(groups_of(w.columns, kSextetColumns)) * kSextetOffset;
+      static_cast<int32_t>(divide_up(w.columns, kSextetColumns)) * kSextetOffset;
   // Some rows at a time, so that their integers stay in the second-level cache.
   constexpr int64_t kRowsAtOnce = 256;
   for (int64_t m0 = 0; m0 < count; m0 += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, count - m0);
     int16_t* integers = scratch_array<int16_t>(Scratch::kQuantized, rows * w.columns);
     float scales[kRowsAtOnce];
-    parallel_for(groups_of(rows, 8), rows > 8 ? threads : 1, [&](int64_t task) {
+    parallel_for(divide_up(rows, 8), rows > 8 ? threads : 1, [&](int64_t task) {
       for (int64_t m = 8 * task; m < std::min<int64_t>(rows, 8 * task + 8); m++)
         scales[m] = quantize_row(kernels, x + (m0 + m) * w.columns, w.columns,
                                  integers + m * w.columns);

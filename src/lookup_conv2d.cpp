@@ -11,8 +11,6 @@ constexpr int64_t kBandBytes = 224 << 10;
 // What the tables of a quad cost, in products of a byte tile. Measured on Zen 3.
 constexpr double kTableCost = 90;
 
-int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
-
 }  // namespace
 
 LookupConvolution::LookupConvolution(const Kernels& kernels, const Conv2dShape& s,
@@ -56,18 +54,17 @@ bool LookupConvolution::worthwhile() const {
   // Reading tables takes the time where neighbours do not share them.
   if (s.kernel_width == 1) return false;
   if (s.dilation_height * s.kernel_height * row_bytes_ > INT32_MAX / 2) return false;
-  const auto padded = [](int64_t value, int64_t to) { return divide_up(value, to) * to; };
   const int64_t columns = s.channels * s.kernel_height * s.kernel_width;
   const double lookups = static_cast<double>(row_pixels() * s.out_height * columns) *
-                         static_cast<double>(padded(s.out_channels, kTableOutputs));
+                         static_cast<double>(round_up(s.out_channels, kTableOutputs));
   const double products = static_cast<double>(s.out_width * s.out_height * columns) *
-                          static_cast<double>(padded(s.out_channels, kernels_.tile_width_byte));
+                          static_cast<double>(round_up(s.out_channels, kernels_.tile_width_byte));
   const auto tables = static_cast<double>(source_rows_ * source_columns_ * quads_);
   return lookups / kernels_.lookup_speed + kTableCost * tables < products;
 }
 
 int64_t LookupConvolution::row_pixels() const {
-  return divide_up(shape_.out_width, kernels_.table_lanes) * kernels_.table_lanes;
+  return round_up(shape_.out_width, kernels_.table_lanes);
 }
 
 int64_t LookupConvolution::input_rows(int64_t rows) const {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "layout.h"
+#include "rounding.h"
 
 namespace ttq {
 
@@ -24,7 +25,7 @@ struct Weights {
   const float* dense = nullptr;
   WindowColumns window{};  // of a convolution; `layout` then is its layout
 
-  int64_t depth() const { return (columns + 3) / 4; }
+  int64_t depth() const { return divide_up(columns, 4); }
 };
 
 struct Conv2dShape {

@@ -102,7 +102,7 @@ int64_t columns_a_group(Layout layout) {
 }
 
 int64_t panel_bytes(Layout layout, int64_t columns, int64_t width) {
-  const int64_t groups = groups_of(columns, columns_a_group(layout));
+  const int64_t groups = divide_up(columns, columns_a_group(layout));
   return layout == Layout::kTriples   ? groups * kTripleBytes
          : layout == Layout::kSextets ? groups * kSextetBytes
                                       : groups * width;
@@ -130,10 +130,10 @@ template <class Body>
 void for_panels(Layout layout, int64_t rows, int64_t columns, int threads, const Body& body) {
   const int64_t wide = wide_panels(layout, rows, columns);
   const int64_t full_bytes = panel_bytes(layout, columns, kPanelRows);
-  parallel_for(groups_of(rows, kPanelRows), threads, [&](int64_t p) {
+  parallel_for(divide_up(rows, kPanelRows), threads, [&](int64_t p) {
     const Layout own = p < wide ? layout : Layout::kNibbles;
     const int64_t first = p * kPanelRows, width = std::min<int64_t>(kPanelRows, rows - first);
-    body(Panel{own, first, width, groups_of(columns, columns_a_group(own)), p * full_bytes,
+    body(Panel{own, first, width, divide_up(columns, columns_a_group(own)), p * full_bytes,
                panel_bytes(own, columns, width)});
   });
 }
@@ -142,16 +142,16 @@ void for_panels(Layout layout, int64_t rows, int64_t columns, int threads, const
 
 int64_t wide_panels(Layout layout, int64_t rows, int64_t columns) {
   if (layout == Layout::kNibbles) return 0;
-  const int64_t all = groups_of(rows, kPanelRows);
+  const int64_t all = divide_up(rows, kPanelRows);
   const int64_t filled = all * panel_bytes(layout, columns, kPanelRows) + kLayoutSlack;
   return small_enough(filled, rows, columns) ? all : rows / kPanelRows;
 }
 
 int64_t packed_bytes(Layout layout, int64_t rows, int64_t columns) {
-  if (layout == Layout::kNibbles) return rows * groups_of(columns, 4);
+  if (layout == Layout::kNibbles) return rows * divide_up(columns, 4);
   const int64_t wide = wide_panels(layout, rows, columns);
   const int64_t rest = std::max<int64_t>(0, rows - wide * kPanelRows);
-  return wide * panel_bytes(layout, columns, kPanelRows) + rest * groups_of(columns, 4) +
+  return wide * panel_bytes(layout, columns, kPanelRows) + rest * divide_up(columns, 4) +
          kLayoutSlack;
 }
 
@@ -194,9 +194,9 @@ WindowColumns window_columns(Layout layout, bool shared, const WindowShape& s) {
   c.layout = layout;
   c.shared = shared;
   c.runs = shared ? s.height : 1;
-  c.pixel_columns = shared ? groups_of(s.channels, table) * table : s.channels;
+  c.pixel_columns = shared ? round_up(s.channels, table) : s.channels;
   const int64_t run = c.pixel_columns * (shared ? s.width : s.height * s.width);
-  c.run_columns = shared ? groups_of(run, group) * group : run;
+  c.run_columns = shared ? round_up(run, group) : run;
   return c;
 }
 
@@ -212,7 +212,7 @@ void for_window_columns(const WindowShape& s, const Body& body) {
 bool pays(const WindowColumns& c, const WindowShape& s) {
   const GroupCycles cycles = c.layout == Layout::kTriples ? kTripleCycles : kSextetCycles;
   const double windows = c.shared ? static_cast<double>(s.height * s.width) : 1;
-  const double panels = static_cast<double>(groups_of(s.rows, kPanelRows));
+  const double panels = static_cast<double>(divide_up(s.rows, kPanelRows));
   const double wide = static_cast<double>(c.columns()) *
                       (panels * cycles.lookups + cycles.tables / windows);
   const double otherwise = static_cast<double>(s.channels * s.height * s.width) *

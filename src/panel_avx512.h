@@ -103,3 +103,11 @@ static void panel_short(const void* tables, const uint8_t* codes, int64_t groups
   store_ints(p, groups, pos);
   store_ints(n, groups, neg);
 }
+
+static constexpr void set_panels(Kernels& kernels) {
+  kernels.panel_tables_float = panel_tables_plain;
+  kernels.short_table_bytes = kShuffledTableBytes;
+  kernels.panel_tables_short = panel_tables_short;
+  kernels.panel_float = panel_float;
+  kernels.panel_short = panel_short;
+}

@@ -125,3 +125,8 @@ static void sextet_sums(const WidePanel& panel, int32_t* sums) {
   else
     add_sextets<2>(panel, sums);
 }
+
+static constexpr void set_sextets(Kernels& kernels) {
+  kernels.sextet_tables = sextet_tables;
+  kernels.sextet_sums = sextet_sums;
+}

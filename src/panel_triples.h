@@ -99,3 +99,9 @@ static void triple_totals(float* sums, int64_t count, double* totals) {
   for (int64_t i = 0; i < count; i++) totals[i] += static_cast<double>(sums[i]);
   for (int64_t i = 0; i < count; i++) sums[i] = 0;
 }
+
+static constexpr void set_triples(Kernels& kernels) {
+  kernels.triple_tables = triple_tables;
+  kernels.triple_sums = triple_sums;
+  kernels.triple_totals = triple_totals;
+}

@@ -3,12 +3,6 @@
 #include <algorithm>
 
 namespace ttq {
-namespace {
-
-int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
-
-}  // namespace
-
 Windows::Windows(const Conv2dShape& s, SourceStrides strides, bool bytes, int64_t most_quads) {
   const int64_t channels = s.channels / s.groups;
   const int64_t reach = (s.kernel_height - 1) * s.dilation_height * strides.row +
@@ -44,7 +38,7 @@ void Windows::order_quads(const Conv2dShape& s, bool bytes, const std::vector<Ti
       for (int64_t c = 0; c < channels / 4; c++) *place++ = static_cast<int32_t>(c * taps + t);
     return;
   }
-  columns_.reserve(divide_up(channels * taps, 4) * 4 + (bytes ? 4 * runs.size() : 0));
+  columns_.reserve(round_up(channels * taps, 4) + (bytes ? 4 * runs.size() : 0));
   size_t run = 0;
   int64_t in_run = 0;
   for (int64_t t = 0; t < taps; t++) {
@@ -73,7 +67,7 @@ void Windows::cut(const std::vector<TileRun>& runs, bool bytes, int64_t most_qua
     WindowChunk chunk{first, quads, static_cast<int64_t>(runs_.size()), 0};
     for (int64_t left = 4 * quads; left > 0 && run < runs.size();) {
       int32_t length = runs[run].length - done;
-      if (bytes) length = static_cast<int32_t>(divide_up(length, 4) * 4);
+      if (bytes) length = static_cast<int32_t>(round_up(length, 4));
       const auto taken = static_cast<int32_t>(std::min<int64_t>(length, left));
       runs_.push_back({runs[run].offset + done, taken});
       left -= taken;
