@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from ttq_energy.kernels import ops
 from ttq_energy.kernels.chain import Chain
 from ttq_energy.kernels.chain_graph import chained_form
+from ttq_energy.kernels.watching import forward_hooks
 
 _FORWARD = itertools.repeat("forward")
 
@@ -117,7 +118,7 @@ class _Made:
         if root is not None and len(self.chains) == 1 and _is_one_call(root):
             self.run = self.chains[0].forward
         watched = list(modules.values())
-        self._hooks = [h for m in watched for h in (m._forward_hooks, m._forward_pre_hooks)]
+        self._hooks = forward_hooks(watched)
         self._attributes = [m.__dict__ for m in watched]
         sensitive = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.BatchNorm1d, nn.BatchNorm2d)
         self._evaluating = [m for m in watched if isinstance(m, sensitive)]
@@ -132,7 +133,7 @@ class _Made:
 
     def is_watched(self) -> bool:
         """Whether something wants the layers one by one: hooks, training, gradients."""
-        if _global_hooks() or any(self._hooks):
+        if any(self._hooks):
             return True
         if any(map(dict.__contains__, self._attributes, _FORWARD)):
             return True
@@ -162,8 +163,3 @@ def _bindings(
     for path in sorted(paths):
         parent, _, name = path.rpartition(".")
         yield network.get_submodule(parent)._modules, name, network.get_submodule(path)
-
-
-def _global_hooks() -> bool:
-    hooks = nn.modules.module
-    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)

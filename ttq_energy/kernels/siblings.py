@@ -12,25 +12,10 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from ttq_energy.kernels import ops
 from ttq_energy.kernels.modules import TernaryLinear
-
-
-def unobserved(layer: nn.Module) -> bool:
-    """Whether calling the layer does nothing but its class's ``forward``: no hooks, no patches."""
-    return not (
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-        or "forward" in layer.__dict__
-    )
+from ttq_energy.kernels.watching import unobserved
 
 
 def packed(layer: nn.Module) -> TypeGuard[TernaryLinear]:

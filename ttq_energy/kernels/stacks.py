@@ -18,18 +18,14 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from ttq_energy.kernels import decoding, isa
 from ttq_energy.kernels.modules import TernaryLinear
-from ttq_energy.kernels.siblings import packed, unobserved
+from ttq_energy.kernels.siblings import packed
+from ttq_energy.kernels.watching import forward_hooks, unobserved
 
 _BUFFERS = itemgetter("packed", "scale_pos", "scale_neg", "bias")
 _SETTINGS = itemgetter("relu", "activations", "in_features", "out_features")
-_GLOBAL_HOOKS = (
-    torch_module._global_forward_hooks,
-    torch_module._global_forward_pre_hooks,
-)
 
 
 class _Watch:
@@ -45,9 +41,7 @@ class _Watch:
         self._modules = everything
         self._kinds = list(map(type, everything))
         self._attributes = [module.__dict__ for module in everything]
-        self._hooks: list[Any] = [*_GLOBAL_HOOKS]
-        for module in everything:
-            self._hooks += (module._forward_hooks, module._forward_pre_hooks)
+        self._hooks = forward_hooks(everything)
         self._children = [
             (module._modules, tuple(module._modules.values()))
             for module in everything

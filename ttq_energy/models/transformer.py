@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from ttq_energy.kernels import decoding, siblings, stacks
+from ttq_energy.kernels.watching import unobserved
 from ttq_energy.models.options import TransformerOptions
 
 
@@ -159,7 +160,7 @@ class FeedForward(nn.Module):
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """(N, T, d_model) to the same, to which ``residual`` is added."""
         gate, up = siblings.run((self.gate_proj, self.up_proj), x)
-        plain = type(self.act_fn) is nn.SiLU and siblings.unobserved(self.act_fn)
+        plain = type(self.act_fn) is nn.SiLU and unobserved(self.act_fn)
         if plain and decoding.applies(gate, up):
             hidden = decoding.swiglu(gate, up)
         else:
