@@ -131,8 +131,8 @@ def kernel(variant: str) -> str:
     return {
         "fp32": "torch fp32 (oneDNN)",
         "int8": "torch int8 dynamic (x86)",
-        "ttq-int8": "ttq packed 2-bit, int8 activations (avx512_vnni)",
-    }.get(variant, "ttq packed 2-bit, exact fp32 (avx512)")
+        "ttq-int8": "ttq-energy int8 packed (avx512) x18",
+    }.get(variant, "ttq-energy fp32 packed (avx512) x18")
 
 
 def train(

@@ -186,6 +186,20 @@ def test_sections_without_data_are_absent(estimates, ablation, counters):
         assert all(section.blocks for section in build_report(run).sections)
 
 
+def test_the_method_says_that_kernels_are_compared_too(synthetic, tmp_path):
+    def told():
+        section = next(s for s in build_report(run).sections if s.key == "method")
+        return any(isinstance(b, str) and b.startswith("**Kernels.**") for b in section.blocks)
+
+    run = synthetic.begin(tmp_path / "r", "kernels", ("fp32", "ttq"))
+    assert not told()
+    synthetic.measure(run, ("fp32", "ttq"), {"cpu": 30.0}, traces=False)
+    assert told()
+    alike = run.measurements.assign(kernel="torch fp32")
+    run.put("measurements", alike.to_dict("records"))
+    assert not told()
+
+
 def test_what_was_left_out_is_told(counters):
     section = next(s for s in build_report(counters).sections if s.key == "left-out")
     assert "bf16 was left out: this CPU has no bf16 instructions" in section.blocks[0].items

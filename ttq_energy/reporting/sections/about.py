@@ -278,6 +278,12 @@ def method(run: Run) -> Section:
             "with its 95 % interval: the verdict is `saves` when all of it lies below 1, `costs` "
             "when all of it lies above, else `undecided`."
         )
+    if _kernels_differ(run):
+        blocks.append(
+            "**Kernels.** A ratio is of the code that ran, not of the weights alone: variants with "
+            "`ttq-energy` kernels run stretches of layers in one native call, those of torch layer "
+            "by layer. In small networks and batches the calls saved can be most of a ratio."
+        )
     if len(run.measurements):
         blocks.append(
             "**Energy and latency per inference** are means over valid blocks. Their intervals add "
@@ -312,6 +318,12 @@ def method(run: Run) -> Section:
     if sources:
         blocks += ["**Sources.**", Listing(tuple(sources))]
     return Section("method", "Method and sources", tuple(blocks))
+
+
+def _kernels_differ(run: Run) -> bool:
+    """Whether some measured variants ran on this package's kernels and some on none of them."""
+    own = {"ttq-energy" in str(kernel) for kernel in run.measurements["kernel"]}
+    return len(run.comparisons) > 0 and len(own) == 2
 
 
 def _study_text(study: dict[str, Any]) -> str:
